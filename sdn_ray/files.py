@@ -1,15 +1,19 @@
-"""Writing files so that a reader never meets half of one."""
+"""Writing files and folders so that a reader never meets half of one."""
 
+import hashlib
+import json
 import os
+import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; on success it is flushed to disk and renamed over ``path``.
+    """Yield a temporary path beside ``path``, which on success is flushed and renamed over it.
 
     When the block raises, the temporary file is removed and ``path`` is left as it was. The
     temporary name keeps the suffix, since some writers choose their format by it.
@@ -24,7 +28,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-        os.replace(partial, path)
+        partial.replace(path)
     finally:
         with suppress(FileNotFoundError):
             partial.unlink()
@@ -34,3 +38,37 @@ def write_text(path: str | Path, text: str) -> None:
     """Write ``text`` to ``path`` as UTF-8, all or nothing."""
     with replacing(path) as partial:
         partial.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def making_folder(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary folder beside ``path``; on success it is renamed to ``path``.
+
+    Where ``path`` has come to exist meanwhile (another process made the same), that one stays and
+    the temporary folder is removed, as it is when the block raises.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    partial.mkdir()
+    try:
+        yield partial
+        # Renaming over a folder that is not empty fails: the first maker wins.
+        with suppress(OSError):
+            partial.rename(path)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    if not path.is_dir():
+        raise OSError(f"could not make the folder {path}")
+
+
+def fingerprint(*parts: Any) -> str:
+    """A short hash of JSON values, the same on every machine."""
+    text = json.dumps(parts, sort_keys=True, ensure_ascii=False)
+    return hashlib.blake2b(text.encode("utf-8"), digest_size=10).hexdigest()
+
+
+def file_hash(path: str | Path) -> str:
+    """A short hash of a file's bytes."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=10)).hexdigest()

@@ -1,0 +1,207 @@
+"""Starting or joining Ray, sizing what is asked of it, and showing progress where it is awaited."""
+
+import contextlib
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import ray
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+from sdn_ray.config import TrainingConfig
+from sdn_ray.errors import UserError
+
+Result = TypeVar("Result")
+
+_POLL_SECONDS = 0.25
+_STOP_PATIENCE_SECONDS = 120
+
+
+class Interrupted(Exception):
+    """The user pressed Ctrl-C and the work has come to a clean stop."""
+
+
+def start_ray() -> None:
+    """Join the cluster that the environment names, else start one on this machine."""
+    if ray.is_initialized():
+        return
+    # Ray's own progress bars would fight with ours for the terminal.
+    os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    ray.init(logging_level=logging.WARNING, log_to_driver=True)
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+
+
+def worker_resources(config: TrainingConfig) -> dict[str, float]:
+    """What each training worker reserves: CPU and GPU.
+
+    Raises:
+        UserError: when the cluster can never meet it.
+    """
+    total = ray.cluster_resources()
+    cpus, gpus = int(total.get("CPU", 0)), int(total.get("GPU", 0))
+    use_gpu = config.device == "gpu" or (config.device == "auto" and gpus >= config.workers)
+    if use_gpu and gpus < config.workers:
+        raise UserError(
+            f"training.device: `gpu` with training.workers {config.workers} needs as many GPUs, "
+            f"but the cluster has {gpus}"
+        )
+    if config.workers > cpus:
+        raise UserError(
+            f"training.workers: found {config.workers}, but the cluster has {cpus} CPUs; each "
+            "worker needs at least one"
+        )
+    share = config.cpus_per_worker or max(1, cpus // config.workers)
+    if share * config.workers > cpus:
+        raise UserError(
+            f"training.cpus_per_worker: {share} for each of {config.workers} workers, but the "
+            f"cluster has {cpus} CPUs"
+        )
+    return {"CPU": share, "GPU": 1} if use_gpu else {"CPU": share}
+
+
+@ray.remote(num_cpus=0, max_restarts=0)
+class Monitor:
+    """Carries progress from workers to the terminal, and the wish to stop the other way."""
+
+    def __init__(self) -> None:
+        self._events: list[tuple[str, Any]] = []
+        self._stop = False
+
+    def send(self, kind: str, event: Any) -> bool:
+        """Leave an event; the answer says whether the user wants to stop."""
+        self._events.append((kind, event))
+        return self._stop
+
+    def take(self) -> list[tuple[str, Any]]:
+        """All events since the last call."""
+        events, self._events = self._events, []
+        return events
+
+    def stop(self) -> None:
+        """Ask the workers to stop at their next resting point."""
+        self._stop = True
+
+
+class Reporter:
+    """A worker's end of a `Monitor`; sending never waits for the terminal."""
+
+    def __init__(self, monitor: Any) -> None:
+        self._monitor = monitor
+        self._pending: Any = None
+        self.stop_wanted = False
+
+    def line(self, text: str) -> None:
+        """Print a line."""
+        self._monitor.send.remote("line", text)
+
+    def progress(self, what: str, done: int, total: int, detail: str = "") -> None:
+        """Move the progress bar; also learns whether the user wants to stop."""
+        if self._pending is not None:
+            ready, _ = ray.wait([self._pending], timeout=0)
+            if not ready:
+                return
+            # A lost monitor means a lost driver: the work goes on until Ray ends it.
+            with contextlib.suppress(ray.exceptions.RayActorError):
+                self.stop_wanted |= ray.get(self._pending)
+        self._pending = self._monitor.send.remote("progress", (what, done, total, detail))
+
+
+class Display:
+    """The terminal: lines, and one progress bar with remaining time."""
+
+    def __init__(self) -> None:
+        self.console = Console(highlight=False, soft_wrap=True)
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[detail]}"),
+            TimeRemainingColumn(),
+            console=self.console,
+            transient=True,
+        )
+        self._task: Any = None
+        self._what = ""
+
+    def __enter__(self) -> "Display":
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def line(self, text: str) -> None:
+        """Print a line above the bar."""
+        self._progress.console.print(text, markup=False)
+
+    def progress(self, what: str, done: int, total: int, detail: str = "") -> None:
+        """Show how far something has come."""
+        if what != self._what:
+            if self._task is not None:
+                self._progress.remove_task(self._task)
+            self._task = self._progress.add_task(what, total=total, detail=detail)
+            self._what = what
+        self._progress.update(self._task, completed=done, total=total, detail=detail)
+
+    def show(self, events: list[tuple[str, Any]]) -> None:
+        """Render what a `Monitor` gathered."""
+        for kind, event in events:
+            if kind == "line":
+                self.line(event)
+            else:
+                self.progress(*event)
+
+
+def watch(work: Callable[[], Result], monitor: Any, display: Display) -> Result:
+    """Run ``work`` in a thread and show what its workers report, until it ends.
+
+    On Ctrl-C the workers are asked to stop at their next resting point; a second Ctrl-C leaves at
+    once.
+
+    Raises:
+        Interrupted: after a clean stop.
+    """
+    outcome: dict[str, Any] = {}
+
+    def run() -> None:
+        try:
+            outcome["result"] = work()
+        except BaseException as error:
+            outcome["error"] = error
+
+    thread = threading.Thread(target=run, name="work", daemon=True)
+    thread.start()
+    interrupted_at: float | None = None
+    while thread.is_alive():
+        try:
+            thread.join(_POLL_SECONDS)
+            display.show(ray.get(monitor.take.remote()))
+        except KeyboardInterrupt:
+            if interrupted_at is not None:
+                raise
+            interrupted_at = time.monotonic()
+            monitor.stop.remote()
+            display.line("Stopping after a last checkpoint; Ctrl-C again leaves at once.")
+        if interrupted_at and time.monotonic() - interrupted_at > _STOP_PATIENCE_SECONDS:
+            break
+    display.show(ray.get(monitor.take.remote()))
+    if interrupted_at is not None:
+        raise Interrupted
+    if "error" in outcome:
+        raise outcome["error"]
+    return outcome["result"]

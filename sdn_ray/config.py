@@ -1,0 +1,332 @@
+"""One experiment as one tree of frozen dataclasses: YAML in, validated, YAML out."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from jsonargparse import ArgumentError, ArgumentParser, Namespace
+from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+
+from sdn_ray.errors import UserError
+
+Scheme = Literal["image", "stage_one", "stage_two", "joint", "sdn", "sdn_diverse"]
+
+
+@dataclass(frozen=True)
+class DatasetConfig:
+    """Which images and captions, and how they are split by class.
+
+    Args:
+        name: Which reader: the embedded drawn flowers, Oxford-Flower-102 or CUB-200-2011.
+        root: Folder of the data set, as it unpacks. Not needed for synthetic_flowers.
+        image_size: Height and width in pixels that every image is resized to, whole.
+        validation_classes: How many training classes to hold out for choosing.
+        test_classes: How many classes to draw for testing, where the data set has no class lists.
+        split_seed: Seed of the classes that are drawn.
+        skip_bad: Leave out images and captions that cannot be read, and report them.
+        cache: Folder for prepared arrays, fitted teachers and text encoders; for several machines,
+            shared storage. Default: ~/.cache/sdn_ray.
+    """
+
+    name: Literal["synthetic_flowers", "oxford_flowers", "cub"] = "synthetic_flowers"
+    root: str | None = None
+    image_size: PositiveInt = 64
+    validation_classes: NonNegativeInt = 8
+    test_classes: PositiveInt | None = None
+    split_seed: NonNegativeInt = 0
+    skip_bad: bool = False
+    cache: str | None = None
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """Training the teacher as a classifier of the training classes (teacher.weights: fit).
+
+    Args:
+        epochs: Passes over the training images.
+        batch_size: Images a step.
+        learning_rate: Highest rate of the one-cycle schedule.
+    """
+
+    epochs: PositiveInt = 8
+    batch_size: PositiveInt = 64
+    learning_rate: PositiveFloat = 2e-3
+
+
+@dataclass(frozen=True)
+class TeacherConfig:
+    """The frozen discriminative network.
+
+    Args:
+        plan: vgg11, vgg13, vgg16, vgg19, or widths and pools such as 16,16,M,32,32,M. Empty: what
+            the weights file says.
+        weights: imagenet (torchvision's), a safetensors file, or fit.
+        fit: How `fit` trains.
+    """
+
+    plan: str | None = None
+    weights: str | None = None
+    fit: FitConfig = field(default_factory=FitConfig)
+
+
+@dataclass(frozen=True)
+class TextConfig:
+    """Where caption embeddings come from.
+
+    Args:
+        weights: A text encoder file written by sdn_ray, or fit to train a char-CNN-RNN on the
+            training classes.
+        embeddings: Precomputed embeddings instead of an encoder: an .npz file, or a folder with
+            char-CNN-RNN-embeddings.pickle and filenames.pickle.
+        variant: Architecture of the char-CNN-RNN: long (ICML 2016) or short (CVPR 2016).
+        embedding_dim: Width of the embedding.
+        epochs: Epochs of `fit`; an epoch is as many steps as there are training classes.
+        learning_rate: RMSprop's rate in the first epoch of `fit`.
+        decay: Factor on the rate after each epoch of `fit`.
+    """
+
+    weights: str = "fit"
+    embeddings: str | None = None
+    variant: Literal["long", "short"] = "long"
+    embedding_dim: PositiveInt = 1024
+    epochs: PositiveInt = 200
+    learning_rate: PositiveFloat = 7e-4
+    decay: PositiveFloat = 0.98
+
+
+@dataclass(frozen=True)
+class GeneratorConfig:
+    """The mirror image of the teacher.
+
+    Args:
+        fc_width: Width of g-fc8 and g-fc7.
+        batch_norm: Batch normalisation after every layer but the last.
+    """
+
+    fc_width: PositiveInt = 4096
+    batch_norm: bool = False
+
+
+@dataclass(frozen=True)
+class StageConfig:
+    """One stage of distillation.
+
+    Args:
+        epochs: Passes over the training images.
+        learning_rate: Of Adam.
+    """
+
+    epochs: PositiveInt = 100
+    learning_rate: PositiveFloat = 1e-4
+
+
+@dataclass(frozen=True)
+class DistillationConfig:
+    """What is learnt from the teacher, and in which order.
+
+    Args:
+        scheme: Row of Table 3. A scheme of one stage trains for the epochs of both.
+        stage_one: Distilling the teacher's features directly (eq. 1).
+        stage_two: Distilling the features of the generated image (eq. 3).
+        layer_weights: Preset of the layer weights: paper, mean or balanced.
+        weight_factors: Multipliers on the preset by layer (conv3_2), group (conv3) or image. With
+            the preset paper they are the weights themselves.
+        samples: n, images for one caption in sdn_diverse.
+        grow_samples: Let sdn_diverse draw one sample in stage one and n in stage two.
+    """
+
+    scheme: Scheme = "sdn"
+    stage_one: StageConfig = field(default_factory=StageConfig)
+    stage_two: StageConfig = field(default_factory=StageConfig)
+    layer_weights: Literal["paper", "mean", "balanced"] = "paper"
+    weight_factors: dict[str, NonNegativeFloat] = field(default_factory=dict)
+    samples: PositiveInt = 1
+    grow_samples: bool = False
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How the training loop runs.
+
+    Args:
+        batch_size: Images a step, over all workers together.
+        workers: Data-parallel workers.
+        device: Where to train; auto takes GPUs where the cluster has enough of them.
+        cpus_per_worker: CPU cores that each worker reserves. Empty: all there are, shared equally.
+        precision: fp32, or bf16 autocast.
+        flips: Mirror half of the images of an epoch left to right.
+        compile: Use torch.compile.
+        log_steps: Steps between two reports of the loss.
+        checkpoint_steps: Steps between two checkpoints within an epoch. Empty: one at the end of
+            each epoch.
+        max_failures: How many deaths of workers to recover from before giving up.
+    """
+
+    batch_size: PositiveInt = 12
+    workers: PositiveInt = 1
+    device: Literal["auto", "cpu", "gpu"] = "auto"
+    cpus_per_worker: PositiveInt | None = None
+    precision: Literal["fp32", "bf16"] = "fp32"
+    flips: bool = True
+    compile: bool = False
+    log_steps: PositiveInt = 20
+    checkpoint_steps: PositiveInt | None = None
+    max_failures: NonNegativeInt = 3
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """What is measured after every epoch, on validation classes where there are any.
+
+    Args:
+        images: After an epoch at most so many images, spread over the classes, are scored.
+        classifier: Classifier of the classifier score, NAME or NAME:WEIGHTS, such as
+            squeezenet1_1:FILE. Empty: SSIM alone.
+        sample_epochs: Epochs between two sample grids.
+        captions: Captions in a sample grid.
+        score_test: Score the test classes, once, at the end.
+    """
+
+    images: PositiveInt = 256
+    classifier: str | None = None
+    sample_epochs: PositiveInt = 1
+    captions: PositiveInt = 16
+    score_test: bool = True
+
+
+@dataclass(frozen=True)
+class TrackingConfig:
+    """Where MLflow records the run.
+
+    Args:
+        experiment: Name of the MLflow experiment.
+        run_name: Name of the MLflow run. Empty: the name of the output folder.
+        uri: MLflow tracking URI. Empty: MLFLOW_TRACKING_URI, else a SQLite file runs/mlflow.db.
+    """
+
+    experiment: str = "sdn_ray"
+    run_name: str | None = None
+    uri: str | None = None
+
+
+@dataclass(frozen=True)
+class ExperimentConfig:
+    """Everything that settles a training run.
+
+    Args:
+        seed: Of the weights, of the order of the images, of captions and flips.
+    """
+
+    seed: NonNegativeInt = 0
+    dataset: DatasetConfig = field(default_factory=DatasetConfig)
+    teacher: TeacherConfig = field(default_factory=TeacherConfig)
+    text: TextConfig = field(default_factory=TextConfig)
+    generator: GeneratorConfig = field(default_factory=GeneratorConfig)
+    distillation: DistillationConfig = field(default_factory=DistillationConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+
+
+DEFAULT_CONFIG = Path(__file__).parents[1] / "jobs" / "quickstart.yaml"
+_JOB_MARK = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set by Ray in the entry point of a submitted job
+
+
+def experiment_parser(prog: str, description: str) -> ArgumentParser:
+    """A parser of --config FILE and of every option of an experiment by its dotted name."""
+    parser = ArgumentParser(prog=prog, description=description, exit_on_error=False)
+    parser.add_argument("--config", action="config", help="YAML file with any of the options.")
+    parser.add_class_arguments(ExperimentConfig, sub_configs=False)
+    return parser
+
+
+def parse(parser: ArgumentParser, arguments: Sequence[str]) -> Namespace:
+    """Parse a command line; what is wrong with it becomes one clear error.
+
+    Raises:
+        UserError: an unknown option, a wrong type, a file that cannot be read.
+    """
+    try:
+        return parser.parse_args(list(arguments))
+    except ArgumentError as error:
+        raise UserError(" ".join(str(error).split())) from error
+
+
+def experiment_from(namespace: Namespace) -> ExperimentConfig:
+    """The experiment among parsed options."""
+    names = ExperimentConfig.__dataclass_fields__
+    return _build(ExperimentConfig, {name: namespace[name] for name in names})
+
+
+def _build(kind: type, values: Any) -> Any:
+    """Nested options as nested dataclasses."""
+    arguments = {}
+    for name, spec in kind.__dataclass_fields__.items():
+        value = values[name]
+        nested = isinstance(spec.type, type) and hasattr(spec.type, "__dataclass_fields__")
+        arguments[name] = _build(spec.type, value) if nested else value
+    return kind(**arguments)
+
+
+def read_experiment(path: Path) -> ExperimentConfig:
+    """The experiment of a YAML file, options it leaves out at their defaults.
+
+    Raises:
+        UserError: naming the file and what is wrong in it.
+    """
+    parser = experiment_parser("config", "")
+    try:
+        return experiment_from(parser.parse_path(str(path)))
+    except (ArgumentError, OSError, TypeError, ValueError) as error:
+        raise UserError(f"{path}: {' '.join(str(error).split())}") from error
+
+
+def to_yaml(config: ExperimentConfig) -> str:
+    """The complete configuration as YAML that `read_experiment` and --config read."""
+    return yaml.safe_dump(asdict(config), sort_keys=False)
+
+
+def absolute(path: str, option: str) -> str:
+    """A path that means the same in every process.
+
+    Raises:
+        UserError: for a relative path inside a submitted job, which runs in a temporary copy of
+            the working directory, where what it writes would vanish.
+    """
+    if os.environ.get(_JOB_MARK) and not Path(path).expanduser().is_absolute():
+        raise UserError(
+            f"{option}: found the relative path {path!r} inside a submitted job, which runs in a "
+            "temporary copy of the working directory; expected an absolute path"
+        )
+    return str(Path(path).expanduser().absolute())
+
+
+def with_absolute_paths(config: ExperimentConfig) -> ExperimentConfig:
+    """The same experiment with every path absolute, as workers and a later resume need it."""
+
+    def path(value: str | None, option: str, words: tuple[str, ...] = ()) -> str | None:
+        return value if value is None or value in words else absolute(value, option)
+
+    dataset = replace(
+        config.dataset,
+        root=path(config.dataset.root, "dataset.root"),
+        cache=path(config.dataset.cache, "dataset.cache"),
+    )
+    teacher = replace(
+        config.teacher,
+        weights=path(config.teacher.weights, "teacher.weights", ("imagenet", "fit")),
+    )
+    text = replace(
+        config.text,
+        weights=path(config.text.weights, "text.weights", ("fit",)),
+        embeddings=path(config.text.embeddings, "text.embeddings"),
+    )
+    evaluation = config.evaluation
+    name, colon, file = (evaluation.classifier or "").partition(":")
+    if colon:
+        file = absolute(file, "evaluation.classifier")
+        evaluation = replace(evaluation, classifier=f"{name}:{file}")
+    return replace(config, dataset=dataset, teacher=teacher, text=text, evaluation=evaluation)

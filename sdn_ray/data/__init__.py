@@ -1,0 +1,1 @@
+"""Captioned data sets: readers, zero-shot splits by class, the embedded data set, batches."""

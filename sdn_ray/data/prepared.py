@@ -1,0 +1,109 @@
+"""Prepared data: pixels and caption embeddings as arrays in a cache folder.
+
+Workers memory-map them: no epoch decodes or encodes again, nor does the next run on the same data.
+A cache entry is a folder named by a hash of what it was made from, written under a temporary name
+and renamed, so a whole one or none.
+"""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from sdn_ray.data.batches import EncodedImages
+from sdn_ray.data.rows import CaptionedDataset
+from sdn_ray.errors import UserError
+from sdn_ray.files import fingerprint, making_folder
+
+
+@dataclass(frozen=True)
+class PreparedImages:
+    """A data set whose images are an array."""
+
+    key: str  # hash of contents and settings
+    dataset: CaptionedDataset  # its rows are the array's, in order
+    array_path: Path  # .npy, (rows, height, width, 3) uint8
+
+    def images(self) -> np.ndarray:
+        """The array, memory-mapped."""
+        return np.load(self.array_path, mmap_mode="r")
+
+
+@dataclass(frozen=True)
+class CaptionArrays:
+    """Where the embeddings of a data set's captions stand; all paths are .npy files."""
+
+    folder: Path
+
+    def encoded(self, images: PreparedImages, class_ids: tuple[int, ...]) -> EncodedImages:
+        """The images of some classes with their captions' embeddings, memory-mapped."""
+        wanted = set(class_ids)
+        members = [i for i, row in enumerate(images.dataset.rows) if row.class_id in wanted]
+        return EncodedImages(
+            images=images.images(),
+            embeddings=np.load(self.folder / "embeddings.npy", mmap_mode="r"),
+            caption_rows=np.load(self.folder / "caption_rows.npy"),
+            caption_counts=np.load(self.folder / "caption_counts.npy"),
+            indices=np.array(members, dtype=np.int64),
+        )
+
+
+def store_captions(
+    images: PreparedImages,
+    cache: Path,
+    source: str,
+    embed: Callable[[list[str]], np.ndarray],
+) -> CaptionArrays:
+    """Embed every distinct caption of the data set once, and keep the arrays.
+
+    Args:
+        images: whose captions.
+        cache: folder of the cache.
+        source: fingerprint of what embeds them.
+        embed: distinct captions to (captions, embedding_dim) float32.
+    """
+    captions = [row.captions for row in images.dataset.rows]
+    folder = cache / f"captions-{fingerprint('captions', captions, source)}"
+    if not folder.is_dir():
+        distinct = list(dict.fromkeys(caption for group in captions for caption in group))
+        place = {caption: row for row, caption in enumerate(distinct)}
+        rows = [[place[caption] for caption in group] for group in captions]
+        _write_caption_arrays(folder, embed(distinct), rows)
+    return CaptionArrays(folder)
+
+
+def store_precomputed(
+    images: PreparedImages, cache: Path, source: Path, embeddings: dict[str, np.ndarray]
+) -> CaptionArrays:
+    """Keep precomputed embeddings, found by the stem of an image's file name.
+
+    Raises:
+        UserError: when an image has none, or their number is not that of its captions.
+    """
+    rows, parts, count = [], [], 0
+    for row in images.dataset.rows:
+        own = embeddings.get(row.image_path.stem)
+        if own is None:
+            raise UserError(f"text.embeddings: {source} has no embeddings of {row.image_path.stem}")
+        parts.append(own)
+        rows.append(list(range(count, count + len(own))))
+        count += len(own)
+    array = np.concatenate(parts).astype(np.float32)
+    digest = hashlib.blake2b(array.tobytes(), digest_size=10).hexdigest()
+    folder = cache / f"captions-{fingerprint('precomputed', images.key, digest)}"
+    if not folder.is_dir():
+        _write_caption_arrays(folder, array, rows)
+    return CaptionArrays(folder)
+
+
+def _write_caption_arrays(folder: Path, embeddings: np.ndarray, rows: list[list[int]]) -> None:
+    counts = np.array([len(row) for row in rows], dtype=np.int64)
+    padded = np.full((len(rows), counts.max()), -1, dtype=np.int64)
+    for place, row in enumerate(rows):
+        padded[place, : len(row)] = row
+    with making_folder(folder) as partial:
+        np.save(partial / "embeddings.npy", embeddings)
+        np.save(partial / "caption_rows.npy", padded)
+        np.save(partial / "caption_counts.npy", counts)

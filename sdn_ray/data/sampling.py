@@ -1,0 +1,93 @@
+"""Which images, captions and flips an epoch takes, the same for any number of workers.
+
+Every draw is a hash of (purpose, seed, epoch, image index) and of nothing else, so it does not
+depend on the order, the batches or the worker in which an image comes up, nor on the version of a
+random number library. The hash takes the four words in turn through the finaliser of splitmix64
+(Steele, Lea and Flood, "Fast Splittable Pseudorandom Number Generators", OOPSLA 2014), which
+spreads each input bit over all 64 output bits; all arithmetic is modulo 2^64.
+"""
+
+import numpy as np
+
+from sdn_ray.errors import UserError
+
+# One stream of draws a purpose: arbitrary 64-bit words, far apart, so that no seed leads from one
+# stream into another. To change one is to change every run.
+ORDER = 0x243F6A8885A308D3
+CAPTION = 0x13198A2E03707344
+FLIP = 0xA4093822299F31D0
+
+WORD = 0xFFFFFFFFFFFFFFFF
+
+
+def epoch_permutation(seed: int, epoch: int, images: int) -> np.ndarray:
+    """The order of an epoch: a permutation of 0 … images - 1, int64, shape ``(images,)``."""
+    keys = _hash(ORDER, seed, epoch, np.arange(images))
+    return np.argsort(keys, kind="stable").astype(np.int64)
+
+
+def draw_captions(
+    seed: int, epoch: int, image_indices: np.ndarray, captions: np.ndarray
+) -> np.ndarray:
+    """Draw one caption of each image, uniformly.
+
+    Args:
+        seed: of the run.
+        epoch: counted through all stages.
+        image_indices: the images, int64, shape ``(batch,)``.
+        captions: how many captions each of these images has, in the same order, shape ``(batch,)``.
+
+    Returns:
+        The caption of each image, 0 … captions - 1, int64, shape ``(batch,)``.
+    """
+    high = _hash(CAPTION, seed, epoch, image_indices) >> np.uint64(32)
+    # Scales 32 random bits to the range; the bias is below captions / 2^32.
+    return (high * captions.astype(np.uint64) >> np.uint64(32)).astype(np.int64)
+
+
+def draw_flips(seed: int, epoch: int, image_indices: np.ndarray) -> np.ndarray:
+    """Draw which images are flipped, one in two: bool, shape ``(batch,)`` as ``image_indices``."""
+    return _hash(FLIP, seed, epoch, image_indices) >> np.uint64(63) == 1
+
+
+def worker_batches(
+    permutation: np.ndarray, batch_size: int, rank: int, world_size: int
+) -> np.ndarray:
+    """The part of each global batch of an epoch that one worker takes.
+
+    Global batch k is ``permutation[k * batch_size : (k + 1) * batch_size]`` whatever the number of
+    workers; worker ``rank`` takes its ``rank``-th contiguous share. The last partial batch is
+    dropped.
+
+    Returns:
+        Image indices, shape ``(steps, batch_size // world_size)``.
+
+    Raises:
+        UserError: names ``training.batch_size``, where the workers cannot share it equally or the
+            images do not fill one batch.
+    """
+    if batch_size % world_size:
+        expected = f"a multiple of the number of workers, {world_size}"
+        raise UserError(f"training.batch_size: found {batch_size}, expected {expected}")
+    steps = len(permutation) // batch_size
+    if steps == 0:
+        expected = f"at most the number of training images, {len(permutation)}"
+        raise UserError(f"training.batch_size: found {batch_size}, expected {expected}")
+    batches = permutation[: steps * batch_size].reshape(steps, world_size, -1)
+    return batches[:, rank]
+
+
+def _hash(purpose: int, seed: int, epoch: int, image_indices: np.ndarray) -> np.ndarray:
+    """64 random bits for each image index, uint64."""
+    state = np.array([purpose], dtype=np.uint64)
+    for word in (seed & WORD, epoch & WORD):
+        state = _mix(state ^ np.uint64(word))
+    return _mix(state ^ image_indices.astype(np.uint64))
+
+
+def _mix(state: np.ndarray) -> np.ndarray:
+    """The step and finaliser of splitmix64, a bijection of 64-bit words."""
+    state = state + np.uint64(0x9E3779B97F4A7C15)
+    state = (state ^ state >> np.uint64(30)) * np.uint64(0xBF58476D1CE4E5B9)
+    state = (state ^ state >> np.uint64(27)) * np.uint64(0x94D049BB133111EB)
+    return state ^ state >> np.uint64(31)

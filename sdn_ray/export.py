@@ -1,0 +1,83 @@
+"""A trained generator as a folder: all that `sdn_ray.generate` reads."""
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from sdn_ray.errors import UserError
+from sdn_ray.files import making_folder, write_text
+from sdn_ray.models.generator import Generator
+from sdn_ray.models.plan import Plan
+from sdn_ray.text.char_cnn_rnn import CharCnnRnn, load_text_encoder
+
+CONFIG, GENERATOR, TEXT_ENCODER = "config.json", "generator.safetensors", "text_encoder.safetensors"
+
+
+@dataclass(frozen=True)
+class Model:
+    """What a model folder holds."""
+
+    generator: Generator  # in eval mode
+    text_encoder: CharCnnRnn | None  # None: trained on precomputed embeddings
+    config: dict[str, Any]
+
+
+def export_model(
+    folder: Path, generator: Generator, text_encoder: Path | None, origin: dict[str, Any]
+) -> None:
+    """Write a model folder, all or nothing; an older one of the same name is replaced.
+
+    Args:
+        folder: to make.
+        generator: trained.
+        text_encoder: file of the encoder whose embeddings it was trained on, if there is one.
+        origin: what the run was: configuration, class split, scores.
+    """
+    config = {
+        "plan": str(generator.plan),
+        "embedding_dim": generator.embedding_dim,
+        "image_size": generator.image_size,
+        "fc_width": generator.fc_width,
+        "samples": generator.samples,
+        "batch_norm": generator.batch_norm,
+    }
+    shutil.rmtree(folder, ignore_errors=True)
+    with making_folder(folder) as partial:
+        state = {name: t.detach().cpu().contiguous() for name, t in generator.state_dict().items()}
+        save_file(state, partial / GENERATOR)
+        if text_encoder is not None:
+            shutil.copyfile(text_encoder, partial / TEXT_ENCODER)
+        write_text(partial / CONFIG, json.dumps({"generator": config, "origin": origin}, indent=1))
+
+
+def load_model(folder: Path) -> Model:
+    """Read a model folder.
+
+    Raises:
+        UserError: naming the file that is missing or damaged.
+    """
+    path = folder / CONFIG
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        settings = dict(config["generator"])
+        generator = Generator(Plan.parse(settings.pop("plan")), **settings)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"--model: {path} cannot be read ({error}); expected the `model` folder of a "
+            "finished run"
+        ) from error
+    path = folder / GENERATOR
+    try:
+        generator.load_state_dict(load_file(path))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise UserError(
+            f"--model: {path} cannot be read as this model's generator ({error})"
+        ) from error
+    encoder = folder / TEXT_ENCODER
+    text = load_text_encoder(encoder).eval() if encoder.exists() else None
+    return Model(generator.eval(), text, config)

@@ -1,0 +1,1 @@
+"""Scores of generated images: classifier score, SSIM, agreement with known attributes."""

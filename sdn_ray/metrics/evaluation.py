@@ -1,0 +1,88 @@
+"""Scores of a generator on captioned images: one image drawn for each image's first caption."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from sdn_ray.data.batches import EncodedImages
+from sdn_ray.data.synthetic_species import Species
+from sdn_ray.metrics.attributes import agreement, measure_attributes, shuffled_agreement
+from sdn_ray.metrics.classifier_score import ClassifierScore, score_name
+from sdn_ray.metrics.ssim import MeanSSIM
+from sdn_ray.models.classifiers import Classifier
+from sdn_ray.models.drawing import draw_images
+from sdn_ray.models.generator import Generator
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores by name; a classifier score carries the classifier's name and its deviation."""
+
+    scores: dict[str, float]
+    images: int
+    splits: int
+
+
+def evaluate_generator(
+    generator: Generator,
+    data: EncodedImages,
+    *,
+    classifier: Classifier | None = None,
+    splits: int = 1,
+    species: Sequence[Species] | None = None,
+    attribute_baselines: bool = False,
+    on_batch: Callable[[int, int], None] = lambda done, total: None,
+) -> Evaluation:
+    """Draw an image for the first caption of every image, and score them as a stream.
+
+    Args:
+        generator: on any device.
+        data: real images with their captions' embeddings.
+        classifier: of the classifier score (eq. 6); None leaves it out.
+        splits: of the classifier score.
+        species: of each image, where the data set knows them: adds the agreement of each
+            attribute with what the caption says.
+        attribute_baselines: add the same agreement of the real images, and of the drawn ones when
+            the captions are shuffled.
+        on_batch: called with (images done, images).
+    """
+    total = len(data)
+    mean_ssim = MeanSSIM()
+    score = None
+    seen: list[np.ndarray] = []
+    done = 0
+    for drawn in draw_images(generator, data.first_captions()):
+        indices = np.arange(done, done + len(drawn))
+        mean_ssim.update(data.images[data.indices[indices]], drawn)
+        if classifier is not None:
+            probabilities = classifier(torch.from_numpy(drawn).permute(0, 3, 1, 2)).cpu()
+            score = score or ClassifierScore(probabilities.shape[1], total, splits)
+            score.update(indices, probabilities)
+        if species is not None:
+            seen.append(drawn)
+        done += len(drawn)
+        on_batch(done, total)
+    scores = {"ssim": mean_ssim.compute()}
+    if score is not None:
+        result = score.compute()
+        name = score_name(classifier.name)
+        scores |= {name: result.mean, f"{name}_std": result.std}
+    if species is not None:
+        readings = measure_attributes(np.concatenate(seen))
+        scores |= agreement(readings, species)
+        if attribute_baselines:
+            real = agreement(measure_attributes(data.images[data.indices]), species)
+            shuffled = shuffled_agreement(readings, species)
+            scores |= {f"{name}_of_real_images": value for name, value in real.items()}
+            scores |= {f"{name}_of_shuffled_captions": v for name, v in shuffled.items()}
+    return Evaluation(scores, total, splits)
+
+
+def spread(data: EncodedImages, images: int) -> EncodedImages:
+    """At most ``images`` of the images, evenly spread over the data set's order."""
+    chosen = np.linspace(0, len(data) - 1, min(images, len(data))).round().astype(np.int64)
+    return EncodedImages(
+        data.images, data.embeddings, data.caption_rows, data.caption_counts, data.indices[chosen]
+    )

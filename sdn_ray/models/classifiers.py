@@ -1,0 +1,218 @@
+"""Frozen image classifiers, whose class probabilities the classifier score is made of."""
+
+import difflib
+import io
+import pickle
+import textwrap
+from pathlib import Path
+
+import torch
+import torchvision
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2.functional import resize
+
+from sdn_ray.errors import UserError
+
+INCEPTION = "inception_2015_12_05"
+
+# torchvision sets these itself when it downloads weights; a weights file needs them too.
+_BUILDER_OPTIONS = {
+    "googlenet": {"aux_logits": True, "transform_input": True, "init_weights": False},
+    "inception_v3": {"aux_logits": True, "transform_input": True, "init_weights": False},
+}
+
+
+class ImageNetInput(nn.Module):
+    """uint8 images of any size → square, normalised network input.
+
+    Bicubic with antialias on 8-bit values, as Pillow resizes: without antialias torch uses another
+    kernel even where it enlarges, which moves the SqueezeNet score of real photographs by 0.2.
+    """
+
+    def __init__(self, size: int, mean: list[float], std: list[float]) -> None:
+        super().__init__()
+        self.size = size
+        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(3, 1, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(batch, 3, height, width) uint8 → (batch, 3, size, size) float32."""
+        size = [self.size, self.size]
+        images = resize(images, size, InterpolationMode.BICUBIC, antialias=True)
+        return (images.float() / 255 - self.mean) / self.std
+
+
+class InceptionLogits(nn.Module):
+    """torch-fidelity's extractor, which resizes as TensorFlow 1 did and normalises by itself."""
+
+    def __init__(self, extractor: nn.Module) -> None:
+        super().__init__()
+        self.extractor = extractor
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(batch, 3, height, width) uint8 → (batch, 1008), the logits without their bias."""
+        return self.extractor(images)[0]
+
+
+class Classifier(nn.Module):
+    """A frozen classifier in eval mode: images → class probabilities.
+
+    Attributes:
+        name: ``inception_2015_12_05`` or torchvision's name of the model.
+        input_size: side in pixels of the square to which images are resized.
+        classes: number of classes.
+        normalise: the module that turns uint8 images into the network's input (resizing included).
+    """
+
+    def __init__(
+        self, name: str, network: nn.Module, normalise: nn.Module, input_size: int, classes: int
+    ) -> None:
+        super().__init__()
+        self.name = name
+        self.input_size = input_size
+        self.classes = classes
+        self.normalise = normalise
+        self.network = network.to(memory_format=torch.channels_last)
+        self.requires_grad_(False)
+        self.eval()
+
+    @torch.inference_mode()
+    def forward(self, images: Tensor) -> Tensor:
+        """(batch, 3, height, width) uint8 → (batch, classes) float32 probabilities.
+
+        The images may lie on any device; the result lies on the classifier's.
+        """
+        images = self.normalise(images.to(next(self.network.parameters()).device))
+        images = images.contiguous(memory_format=torch.channels_last)
+        return self.network(images).float().softmax(dim=1)
+
+
+def load_classifier(spec: str, device: str | torch.device = "cpu") -> Classifier:
+    """Load a pretrained classifier.
+
+    Args:
+        spec: ``NAME`` or ``NAME:FILE``. NAME is ``inception_2015_12_05`` (the TensorFlow Inception
+            of 2015-12-05 of the inception score, 1008 outputs, by the package ``torch-fidelity``)
+            or the name of a torchvision classification model. FILE holds its weights, ``.pth`` or
+            ``.safetensors``, of any floating type; without FILE they are downloaded.
+        device: where the network runs.
+
+    Example:
+        >>> classifier = load_classifier("squeezenet1_1:squeezenet1_1_fp16.safetensors")
+        >>> probabilities = classifier(images)
+
+    Raises:
+        UserError: an unknown name; a file that is missing, damaged or of another network; a
+            download that failed; torch-fidelity is not installed.
+    """
+    name, _, file = spec.partition(":")
+    file = file or None
+    names = torchvision.models.list_models(module=torchvision.models)
+    if name == INCEPTION:
+        classifier = _load_inception(file)
+    elif name in names:
+        classifier = _load_torchvision(name, file)
+    else:
+        closest = difflib.get_close_matches(name, [INCEPTION, *names], n=4, cutoff=0.3)
+        possible = ", ".join(closest) or f"{INCEPTION}, squeezenet1_1, inception_v3"
+        raise UserError(
+            f"unknown classifier {name!r}: expected {INCEPTION} or a torchvision classification "
+            f"model, as NAME or NAME:FILE; the closest names are {possible}"
+        )
+    return classifier.to(device)
+
+
+def _load_torchvision(name: str, file: str | None) -> Classifier:
+    transforms = torchvision.models.get_model_weights(name).DEFAULT.transforms()
+    # 227 is the size SqueezeNet was published with; torchvision only ever says 224.
+    size = 227 if name.startswith("squeezenet") else transforms.crop_size[0]
+    if file is None:
+        try:
+            network = torchvision.models.get_model(name, weights="DEFAULT")
+        except (OSError, RuntimeError) as error:
+            raise _download_error(name, error) from error
+    else:
+        state = _read_weights(file)
+        options = {"image_size": size} if name.startswith("vit_") else {}
+        network = torchvision.models.get_model(
+            name, weights=None, **_BUILDER_OPTIONS.get(name, options)
+        )
+        try:
+            network.load_state_dict(state)
+        except RuntimeError as error:
+            raise _mismatch_error(name, file, error) from error
+    return Classifier(
+        name, network, ImageNetInput(size, transforms.mean, transforms.std), size, classes=1000
+    )
+
+
+def _load_inception(file: str | None) -> Classifier:
+    try:
+        from torch_fidelity import feature_extractor_inceptionv3 as inception
+    except ImportError as error:
+        raise UserError(
+            f"the classifier {INCEPTION} needs the package torch-fidelity, which is not installed: "
+            "pip install torch-fidelity"
+        ) from error
+    if file is None:
+        try:
+            state = torch.hub.load_state_dict_from_url(
+                inception.URL_INCEPTION_V3, progress=False, check_hash=True, weights_only=True
+            )
+        except (OSError, RuntimeError) as error:
+            raise _download_error(INCEPTION, error) from error
+    else:
+        state = _read_weights(file)
+    # The extractor unpickles whatever its path holds, so it gets the weights that were read safely.
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    buffer.seek(0)
+    try:
+        extractor = inception.FeatureExtractorInceptionV3(
+            "inception-v3-compat", ["logits_unbiased"], feature_extractor_weights_path=buffer
+        )
+    except RuntimeError as error:
+        raise _mismatch_error(INCEPTION, file or inception.URL_INCEPTION_V3, error) from error
+    size = inception.FeatureExtractorInceptionV3.INPUT_IMAGE_SIZE
+    return Classifier(INCEPTION, InceptionLogits(extractor), nn.Identity(), size, classes=1008)
+
+
+def _read_weights(file: str) -> dict[str, Tensor]:
+    """Read a state dict without running any code that the file may hold."""
+    path = Path(file)
+    if not path.is_file():
+        raise UserError(f"classifier weights {path}: no such file")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, pickle.UnpicklingError, EOFError, RuntimeError, OSError) as error:
+        reason = textwrap.shorten(str(error), 200) or type(error).__name__
+        raise UserError(
+            f"classifier weights {path}: not a readable .safetensors or .pth file of weights "
+            f"({reason})"
+        ) from error
+    if not isinstance(state, dict):
+        raise UserError(
+            f"classifier weights {path}: expected a mapping of names to tensors, "
+            f"found {type(state).__name__}"
+        )
+    return state
+
+
+def _mismatch_error(name: str, file: str, error: RuntimeError) -> UserError:
+    # The first line of load_state_dict's message says nothing; each further one is a kind of
+    # mismatch with a list of keys, which may run to hundreds.
+    found = [line.strip() for line in str(error).splitlines()[1:4]]
+    found = "; ".join(textwrap.shorten(line, 160, placeholder=" …") for line in found)
+    return UserError(f"classifier weights {file}: not the weights of {name}: {found}")
+
+
+def _download_error(name: str, error: Exception) -> UserError:
+    return UserError(
+        f"the weights of the classifier {name} could not be downloaded ({error}): "
+        f"give a file, as {name}:FILE"
+    )

@@ -1,0 +1,159 @@
+"""`teacher.weights: fit`: a plan first trained as a classifier of the training classes."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from sdn_ray.errors import UserError
+from sdn_ray.models.pixels import normalise
+from sdn_ray.models.plan import Plan
+from sdn_ray.models.teacher import Teacher, vgg_features
+
+HELD_OUT = 0.1  # share of every class's images that measure the accuracy
+
+
+@dataclass(frozen=True)
+class FitEpoch:
+    """One finished epoch of `fit_teacher`."""
+
+    epoch: int  # from 1
+    epochs: int
+    loss: float  # mean cross entropy over the epoch's steps
+    held_out_accuracy: float
+
+
+class _Classifier(nn.Module):
+    """The plan with batch normalisation, which trains fast and folds into the convolutions."""
+
+    def __init__(self, plan: Plan, classes: int) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for layer in vgg_features(plan):
+            layers.append(layer)
+            if isinstance(layer, nn.Conv2d):
+                layers.append(nn.BatchNorm2d(layer.out_channels))
+        self.features = nn.Sequential(*layers)
+        self.head = nn.Linear(plan.convolutions[-1].out_channels, classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Normalised images to class logits."""
+        return self.head(self.features(images).mean((2, 3)))
+
+    def folded(self, plan: Plan) -> Teacher:
+        """The same convolutions as a teacher, without batch normalisation, equal in eval mode."""
+        teacher = Teacher(plan)
+        own = [layer for layer in self.features if isinstance(layer, nn.Conv2d | nn.BatchNorm2d)]
+        targets = [layer for layer in teacher.features if isinstance(layer, nn.Conv2d)]
+        for target, conv, norm in zip(targets, own[::2], own[1::2], strict=True):
+            scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+            target.weight.data = (conv.weight * scale.view(-1, 1, 1, 1)).detach()
+            target.bias.data = ((conv.bias - norm.running_mean) * scale + norm.bias).detach()
+        return teacher
+
+
+def fit_teacher(
+    images: np.ndarray,
+    class_ids: np.ndarray,
+    plan: Plan,
+    *,
+    epochs: int,
+    batch_size: int,
+    learning_rate: float,
+    seed: int,
+    device: str = "cpu",
+    on_epoch: Callable[[FitEpoch], None] = lambda epoch: None,
+) -> Teacher:
+    """A teacher for any plan, from nothing but the training images and their classes.
+
+    Adam with a one-cycle schedule; images are flipped and shifted by up to an eighth. A tenth of
+    each class is held out and measures the accuracy after every epoch. ``seed`` settles everything.
+
+    Args:
+        images: (n, height, width, 3) uint8, of training classes only.
+        class_ids: (n,) their classes.
+        plan: of the teacher.
+        epochs: passes over the images.
+        batch_size: images a step.
+        learning_rate: the highest of the schedule.
+        seed: of the weights and of every draw.
+        device: where to train.
+        on_epoch: called after each epoch.
+
+    Raises:
+        UserError: fewer than two classes, or fewer images than a batch.
+    """
+    classes, labels = np.unique(class_ids, return_inverse=True)
+    if len(classes) < 2:
+        raise UserError(
+            f"teacher.weights: `fit` found {len(classes)} training classes, expected at least 2"
+        )
+    draws = np.random.default_rng(seed)
+    order = draws.permutation(len(labels))
+    place = np.zeros(len(labels))
+    for label in range(len(classes)):
+        own = order[labels[order] == label]
+        place[own] = np.arange(len(own)) / len(own)
+    held, kept = np.flatnonzero(place < HELD_OUT), np.flatnonzero(place >= HELD_OUT)
+    steps = len(kept) // batch_size
+    if not steps:
+        raise UserError(
+            f"teacher.fit.batch_size: found {batch_size}, expected at most the {len(kept)} images "
+            "that `fit` trains on"
+        )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = _Classifier(plan, len(classes))
+    model.to(device, memory_format=torch.channels_last)
+    optimizer = torch.optim.Adam(model.parameters(), fused=True)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, epochs * steps)
+    targets = torch.from_numpy(labels)
+    for epoch in range(1, epochs + 1):
+        model.train()
+        total = torch.zeros((), device=device)
+        shuffled = draws.permutation(kept)
+        for step in range(steps):
+            rows = shuffled[step * batch_size : (step + 1) * batch_size]
+            batch = _augment(images[np.sort(rows)], draws)
+            logits = model(normalise(torch.from_numpy(batch).permute(0, 3, 1, 2).to(device)))
+            loss = functional.cross_entropy(logits, targets[np.sort(rows)].to(device))
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            total += loss.detach()
+        accuracy = _accuracy(model, images, held, targets, batch_size, device)
+        on_epoch(FitEpoch(epoch, epochs, float(total) / steps, accuracy))
+    return model.cpu().folded(plan)
+
+
+def _augment(images: np.ndarray, draws: np.random.Generator) -> np.ndarray:
+    """Flip about half of the images, and shift the batch, padding with its edges."""
+    flipped = draws.random(len(images)) < 0.5
+    images = np.where(flipped[:, None, None, None], images[:, :, ::-1], images)
+    pad = images.shape[1] // 8
+    top, left = draws.integers(0, 2 * pad + 1, 2)
+    padded = np.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0)), mode="edge")
+    height, width = images.shape[1:3]
+    return np.ascontiguousarray(padded[:, top : top + height, left : left + width])
+
+
+@torch.no_grad()
+def _accuracy(
+    model: nn.Module,
+    images: np.ndarray,
+    rows: np.ndarray,
+    targets: Tensor,
+    batch_size: int,
+    device: str,
+) -> float:
+    model.eval()
+    right = 0
+    for start in range(0, len(rows), batch_size):
+        chosen = rows[start : start + batch_size]
+        logits = model(normalise(torch.from_numpy(images[chosen]).permute(0, 3, 1, 2).to(device)))
+        right += (logits.argmax(1).cpu() == targets[chosen]).sum().item()
+    return right / len(rows)

@@ -1,0 +1,339 @@
+"""Ray Data meets the data sets: every image is decoded and resized once, in parallel."""
+
+import json
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+import torch
+from PIL import Image
+
+from sdn_ray.cluster import Reporter
+from sdn_ray.config import DatasetConfig, ExperimentConfig
+from sdn_ray.data.cub import read_cub
+from sdn_ray.data.oxford_flowers import read_oxford_flowers
+from sdn_ray.data.prepared import (
+    CaptionArrays,
+    PreparedImages,
+    store_captions,
+    store_precomputed,
+)
+from sdn_ray.data.rows import BadItem, CaptionedDataset
+from sdn_ray.data.splits import ClassSplit
+from sdn_ray.data.synthetic_flowers import read_synthetic_flowers, write_synthetic_flowers
+from sdn_ray.errors import UserError
+from sdn_ray.files import file_hash, fingerprint, making_folder, write_text
+from sdn_ray.models.features import pooled_features
+from sdn_ray.models.fit import FitEpoch, fit_teacher
+from sdn_ray.models.plan import Plan
+from sdn_ray.models.teacher import load_teacher
+from sdn_ray.text.char_cnn_rnn import load_text_encoder
+from sdn_ray.text.precomputed import read_precomputed
+from sdn_ray.text.training import CaptionedFeatures, TextEpoch, train_text_encoder
+
+OnProgress = Callable[[str, int, int], None]  # (what, done, total)
+_DECODE_BATCH = 64
+
+
+def cache_folder(config: DatasetConfig) -> Path:
+    """Where prepared arrays, fitted teachers and text encoders are kept."""
+    return Path(config.cache or "~/.cache/sdn_ray").expanduser().absolute()
+
+
+def read_dataset(config: DatasetConfig) -> CaptionedDataset:
+    """The rows of the configured data set; the embedded one is drawn on its first use.
+
+    Raises:
+        UserError: naming the option or file that is wrong.
+    """
+    if config.name == "synthetic_flowers":
+        if config.root is not None:
+            raise UserError(
+                f"dataset.root: found {config.root}, expected none for synthetic_flowers, which "
+                "is drawn into dataset.cache"
+            )
+        root = cache_folder(config) / f"synthetic_flowers-{config.image_size}"
+        write_synthetic_flowers(root, image_size=config.image_size)
+        return read_synthetic_flowers(root)
+    if config.root is None:
+        raise UserError(
+            f"dataset.root: found nothing, expected the folder of {config.name} as it unpacks"
+        )
+    read = {"oxford_flowers": read_oxford_flowers, "cub": read_cub}[config.name]
+    return read(Path(config.root), skip_bad=config.skip_bad)
+
+
+def prepare_images(
+    dataset: CaptionedDataset, config: DatasetConfig, on_progress: OnProgress
+) -> PreparedImages:
+    """Decode every image to RGB and resize it whole to ``image_size``, in parallel, once.
+
+    Raises:
+        UserError: when an image does not decode, unless ``dataset.skip_bad`` leaves it out.
+    """
+    paths = [row.image_path for row in dataset.rows]
+    with ThreadPoolExecutor(16) as pool:
+        hashes = list(pool.map(file_hash, paths))
+    key = fingerprint("images", config.image_size, hashes)
+    folder = cache_folder(config) / f"images-{key}"
+    if not folder.is_dir():
+        with making_folder(folder) as partial:
+            bad = _decode_all(paths, config.image_size, partial / "images.npy", on_progress)
+            write_text(partial / "bad.json", json.dumps(bad))
+    bad = {int(k): v for k, v in json.loads((folder / "bad.json").read_text()).items()}
+    if bad and not config.skip_bad:
+        first = min(bad)
+        raise UserError(
+            f"{paths[first]}: {bad[first]}; expected an image that decodes"
+            + (f" (and {len(bad) - 1} more such files)" if len(bad) > 1 else "")
+            + ". Use --dataset.skip_bad true to leave bad items out"
+        )
+    kept = replace(
+        dataset,
+        rows=tuple(row for i, row in enumerate(dataset.rows) if i not in bad),
+        bad_items=(*dataset.bad_items, *(BadItem(paths[i], why) for i, why in bad.items())),
+    )
+    return PreparedImages(key, kept, folder / "images.npy")
+
+
+def _decode_all(
+    paths: list[Path], image_size: int, target: Path, on_progress: OnProgress
+) -> dict[int, str]:
+    """Write the decoded images to ``target``; return the reason for each that does not decode."""
+    rows = ray.data.from_items(
+        [{"row": row, "path": str(path)} for row, path in enumerate(paths)],
+        override_num_blocks=max(1, len(paths) // 512),
+    )
+    decoded = rows.map_batches(
+        _decode, batch_size=_DECODE_BATCH, fn_kwargs={"image_size": image_size}
+    )
+    shape = (len(paths), image_size, image_size, 3)
+    array = np.lib.format.open_memmap(target, mode="w+", dtype=np.uint8, shape=shape)
+    bad: dict[int, str] = {}
+    done = 0
+    for batch in decoded.iter_batches(batch_size=None, batch_format="numpy"):
+        array[batch["row"]] = batch["image"]
+        bad |= {
+            int(row): str(error)
+            for row, error in zip(batch["row"], batch["error"], strict=True)
+            if error
+        }
+        done += len(batch["row"])
+        on_progress("decoding images", done, len(paths))
+    array.flush()
+    if bad:
+        del array
+        good = np.delete(np.load(target, mmap_mode="r"), sorted(bad), axis=0)
+        np.save(target, good)
+    return bad
+
+
+def _decode(batch: dict[str, np.ndarray], image_size: int) -> dict[str, np.ndarray]:
+    images = np.zeros((len(batch["path"]), image_size, image_size, 3), np.uint8)
+    errors = []
+    for place, path in enumerate(batch["path"]):
+        try:
+            with Image.open(path) as image:
+                rgb = image.convert("RGB")
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            errors.append(f"does not decode ({error})")
+            continue
+        if rgb.size != (image_size, image_size):
+            rgb = rgb.resize((image_size, image_size), Image.Resampling.BICUBIC)
+        images[place] = np.asarray(rgb)
+        errors.append("")
+    return {"row": batch["row"], "image": images, "error": np.array(errors)}
+
+
+def prepare_teacher(
+    config: ExperimentConfig,
+    images: PreparedImages,
+    split: ClassSplit,
+    resources: dict[str, float],
+    reporter: Reporter,
+) -> Path:
+    """The file of the teacher's weights: given, downloaded, or fitted once and cached.
+
+    Raises:
+        UserError: when the weights cannot be had.
+    """
+    teacher, cache = config.teacher, cache_folder(config.dataset)
+    if teacher.weights == "imagenet":
+        path = cache / f"teacher-imagenet-{teacher.plan}.safetensors"
+        if not path.exists():
+            load_teacher("imagenet", teacher.plan).save(path)
+        return path
+    if teacher.weights != "fit":
+        return Path(teacher.weights)
+    key = fingerprint(
+        "fit", images.key, split.train, str(Plan.parse(teacher.plan)), asdict(teacher.fit),
+        config.seed, [row.class_id for row in images.dataset.rows],
+    )  # fmt: skip
+    path = cache / f"teacher-fit-{key}.safetensors"
+    if path.exists():
+        reporter.line(f"teacher: fitted before, taken from {path}")
+        return path
+    reporter.line(f"teacher: fitting {teacher.plan} as a classifier of the training classes")
+    members = _members(images, split.train)
+    task = _remote(_fit_teacher, resources)
+    ray.get(task.remote(config, images, members, path, reporter))
+    return path
+
+
+def _fit_teacher(
+    config: ExperimentConfig,
+    images: PreparedImages,
+    members: np.ndarray,
+    path: Path,
+    reporter: Reporter,
+) -> None:
+    settings = config.teacher.fit
+    class_ids = np.array([images.dataset.rows[i].class_id for i in members])
+
+    def on_epoch(epoch: FitEpoch) -> None:
+        detail = f"loss {epoch.loss:.3f}  held-out accuracy {epoch.held_out_accuracy:.1%}"
+        reporter.progress("fitting the teacher", epoch.epoch, epoch.epochs, detail)
+        if epoch.epoch == epoch.epochs:
+            reporter.line(
+                f"teacher: {epoch.held_out_accuracy:.1%} of held-out images named right among "
+                f"{len(set(class_ids))} classes"
+            )
+
+    teacher = fit_teacher(
+        np.asarray(images.images()[members]),
+        class_ids,
+        Plan.parse(config.teacher.plan),
+        epochs=settings.epochs,
+        batch_size=settings.batch_size,
+        learning_rate=settings.learning_rate,
+        seed=config.seed,
+        device=_task_device(),
+        on_epoch=on_epoch,
+    )
+    teacher.save(path)
+
+
+def prepare_text(
+    config: ExperimentConfig,
+    images: PreparedImages,
+    split: ClassSplit,
+    teacher: Path,
+    resources: dict[str, float],
+    reporter: Reporter,
+) -> tuple[CaptionArrays, Path | None]:
+    """The embeddings of all captions, and the encoder's file where there is an encoder.
+
+    Raises:
+        UserError: when weights or embeddings cannot be read or do not fit the data set.
+    """
+    text, cache = config.text, cache_folder(config.dataset)
+    if text.embeddings is not None:
+        source = Path(text.embeddings)
+        return store_precomputed(images, cache, source, read_precomputed(source)), None
+    path = Path(text.weights)
+    if text.weights == "fit":
+        settings = {k: v for k, v in asdict(text).items() if k not in ("weights", "embeddings")}
+        captions = [row.captions for row in images.dataset.rows]
+        key = fingerprint(
+            "text", images.key, split.train, split.validation, captions, file_hash(teacher),
+            settings, config.seed, [row.class_id for row in images.dataset.rows],
+        )  # fmt: skip
+        path = cache / f"text-{key}.safetensors"
+        if path.exists():
+            reporter.line(f"text encoder: trained before, taken from {path}")
+        else:
+            reporter.line("text encoder: training a char-CNN-RNN on the training classes")
+            task = _remote(_fit_text, resources)
+            ray.get(task.remote(config, images, split, teacher, path, reporter))
+    task = _remote(_embed_captions, resources)
+    return ray.get(task.remote(images, cache, path, reporter)), path
+
+
+def _fit_text(
+    config: ExperimentConfig,
+    images: PreparedImages,
+    split: ClassSplit,
+    teacher: Path,
+    path: Path,
+    reporter: Reporter,
+) -> None:
+    text, device = config.text, _task_device()
+    network = load_teacher(str(teacher))
+
+    def part(class_ids: tuple[int, ...]) -> CaptionedFeatures:
+        members = _members(images, class_ids)
+        rows = [images.dataset.rows[i] for i in members]
+        features = pooled_features(
+            network,
+            images.images()[members],
+            device=device,
+            on_batch=lambda done, total: reporter.progress("image features", done, total),
+        )
+        return CaptionedFeatures(
+            [row.captions for row in rows], np.array([row.class_id for row in rows]), features
+        )
+
+    train = part(split.train)
+    validation = part(split.validation) if split.validation else None
+
+    def on_epoch(epoch: TextEpoch) -> None:
+        detail = f"loss {epoch.loss:.3f}"
+        if epoch.validation_accuracy is not None:
+            detail += f"  zero-shot accuracy {epoch.validation_accuracy:.1%}"
+        reporter.progress("training the text encoder", epoch.epoch, epoch.epochs, detail)
+        if epoch.epoch == epoch.epochs:
+            reporter.line(f"text encoder: {epoch.epochs} epochs, {detail} on validation classes")
+
+    encoder = train_text_encoder(
+        train.captions,
+        train.class_ids,
+        train.features,
+        variant=text.variant,
+        embedding_dim=text.embedding_dim,
+        epochs=text.epochs,
+        learning_rate=text.learning_rate,
+        decay=text.decay,
+        seed=config.seed,
+        device=device,
+        on_epoch=on_epoch,
+        validation=validation,
+        amp=True,
+    )
+    encoder.cpu().save(path)
+
+
+def _embed_captions(
+    images: PreparedImages, cache: Path, path: Path, reporter: Reporter
+) -> CaptionArrays:
+    encoder = load_text_encoder(path).to(_task_device()).eval()
+
+    def embed(captions: list[str]) -> np.ndarray:
+        return encoder.encode(
+            captions,
+            on_batch=lambda done, total: reporter.progress("encoding captions", done, total),
+        )
+
+    return store_captions(images, cache, file_hash(path), embed)
+
+
+def _members(images: PreparedImages, class_ids: tuple[int, ...]) -> np.ndarray:
+    wanted = set(class_ids)
+    rows = images.dataset.rows
+    return np.array([i for i, row in enumerate(rows) if row.class_id in wanted], dtype=np.int64)
+
+
+def _remote(function: Callable[..., Any], resources: dict[str, float]) -> Any:
+    """A Ray task with the resources of one training worker."""
+    return ray.remote(num_cpus=resources["CPU"], num_gpus=resources.get("GPU", 0))(function)
+
+
+def _task_device() -> str:
+    """The device of this task; on a CPU, all the cores that it reserved."""
+    if ray.get_gpu_ids():
+        return "cuda"
+    torch.set_num_threads(max(1, int(ray.get_runtime_context().get_assigned_resources()["CPU"])))
+    return "cpu"

@@ -1,0 +1,343 @@
+"""One training worker: the plain training loop, with its run folder, scores and MLflow around it.
+
+Ray Train runs it in every worker process; it imports no Ray itself, so that a trial of one worker
+may run it in its own process.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from sdn_ray.config import ExperimentConfig
+from sdn_ray.data.batches import EncodedImages, EpochBatches
+from sdn_ray.data.prepared import CaptionArrays, PreparedImages
+from sdn_ray.data.splits import ClassSplit
+from sdn_ray.data.synthetic_flowers import read_species
+from sdn_ray.data.synthetic_species import Species
+from sdn_ray.distillation.checkpoints import (
+    latest_checkpoint,
+    load_checkpoint,
+    remove_partial_files,
+    save_checkpoint,
+)
+from sdn_ray.distillation.layer_weights import LayerWeights, layer_weights, mean_feature_sizes
+from sdn_ray.distillation.loop import (
+    Distillation,
+    EpochReport,
+    Hooks,
+    LoopOptions,
+    ProgressReport,
+    distill,
+)
+from sdn_ray.distillation.schemes import Stage, scheme_stages
+from sdn_ray.export import export_model
+from sdn_ray.files import write_text
+from sdn_ray.metrics.evaluation import evaluate_generator, spread
+from sdn_ray.models.classifiers import Classifier, load_classifier
+from sdn_ray.models.drawing import draw_images
+from sdn_ray.models.generator import Generator
+from sdn_ray.models.pixels import normalise
+from sdn_ray.models.teacher import Teacher, load_teacher
+from sdn_ray.pictures import captioned_grid, loss_curves
+from sdn_ray.tracking import Recorder, TrackedRun
+
+BALANCE_SAMPLE = 256  # training images that `balanced` layer weights are measured on
+TEST_SPLITS = 10  # of the classifier score
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """All that a worker needs to know; every path is absolute and seen by all workers."""
+
+    config: ExperimentConfig
+    run: Path
+    images: PreparedImages
+    captions: CaptionArrays
+    split: ClassSplit
+    teacher: Path
+    text_encoder: Path | None
+    tracked: TrackedRun | None
+
+
+class Terminal(Protocol):
+    """Where a worker's progress is shown."""
+
+    stop_wanted: bool
+
+    def line(self, text: str) -> None:
+        """Print a line."""
+
+    def progress(self, what: str, done: int, total: int, detail: str = "") -> None:
+        """Move the progress bar."""
+
+
+def config_stages(config: ExperimentConfig) -> tuple[Stage, ...]:
+    """The stages that a configuration asks for."""
+    d = config.distillation
+    return scheme_stages(
+        d.scheme,
+        epochs=(d.stage_one.epochs, d.stage_two.epochs),
+        learning_rates=(d.stage_one.learning_rate, d.stage_two.learning_rate),
+        samples=d.samples,
+        grow=d.grow_samples,
+    )
+
+
+def new_generator(config: ExperimentConfig, teacher: Teacher, embedding_dim: int) -> Generator:
+    """The generator of a configuration, with its first weights."""
+    generator = Generator(
+        teacher.plan,
+        embedding_dim=embedding_dim,
+        image_size=config.dataset.image_size,
+        fc_width=config.generator.fc_width,
+        samples=config_stages(config)[0].samples,
+        batch_norm=config.generator.batch_norm,
+    )
+    generator.reset_parameters(config.seed)
+    return generator
+
+
+def config_weights(config: ExperimentConfig, teacher: Teacher, data: EncodedImages) -> LayerWeights:
+    """The layer weights of a configuration; `balanced` ones are measured on training images."""
+    d = config.distillation
+    sizes = None
+    if d.layer_weights == "balanced":
+        sample = spread(data, BALANCE_SAMPLE)
+        pixels = torch.from_numpy(sample.images[sample.indices]).permute(0, 3, 1, 2)
+        sizes = mean_feature_sizes(teacher, normalise(pixels))
+    return layer_weights(
+        d.layer_weights, d.weight_factors, teacher.plan, config.dataset.image_size, sizes
+    )
+
+
+class Worker:
+    """One of the data-parallel workers of a training; rank 0 also keeps the run folder.
+
+    Args:
+        job: what to train.
+        terminal: where progress is shown.
+        report: called by every worker with the metrics of each epoch.
+        rank: of this worker.
+        world_size: number of workers.
+        device: of this worker.
+    """
+
+    def __init__(
+        self,
+        job: TrainingJob,
+        terminal: Terminal,
+        report: Callable[[dict[str, Any]], None],
+        *,
+        rank: int = 0,
+        world_size: int = 1,
+        device: str = "cpu",
+    ) -> None:
+        self.job, self.config, self.terminal, self.report = job, job.config, terminal, report
+        self.rank, self.world_size, self.device = rank, world_size, device
+        self.train_data = job.captions.encoded(job.images, job.split.train)
+        self.recorder = Recorder(job.tracked) if rank == 0 and job.tracked else None
+        self.classifier: Classifier | None = None
+        if rank == 0 and self.config.evaluation.classifier:
+            self.classifier = load_classifier(self.config.evaluation.classifier, device)
+        # Without validation classes (the paper's presets) the scores are of training images, and
+        # their names say so.
+        watched = job.split.validation or job.split.train
+        self.watched_name = "validation" if job.split.validation else "train"
+        self.watched = spread(
+            job.captions.encoded(job.images, watched), self.config.evaluation.images
+        )
+        self.batches = EpochBatches(
+            self.train_data,
+            batch_size=self.config.training.batch_size,
+            seed=self.config.seed,
+            flips=self.config.training.flips,
+            rank=rank,
+            world_size=world_size,
+            device=device,
+        )
+
+    def run(self) -> bool:
+        """Train from the last checkpoint, if there is one, to the exported model.
+
+        Returns:
+            Whether it came to the end; False when the user asked to stop.
+        """
+        run = self._restore()
+        hooks = Hooks(self._on_progress, self._on_epoch, self._on_checkpoint)
+        finished = distill(run, self.batches, hooks)
+        if finished and self.rank == 0:
+            self._finish(run.generator)
+        return finished
+
+    def _restore(self) -> Distillation:
+        config, options = self.config, self.config.training
+        teacher = load_teacher(str(self.job.teacher))
+        weights = config_weights(config, teacher, self.train_data)
+        generator = new_generator(config, teacher, self.train_data.embeddings.shape[1])
+        path = latest_checkpoint(self.job.run / "checkpoints")
+        state = load_checkpoint(path) if path else None
+        if state and generator.samples != state["samples"]:
+            generator.grow_samples(state["samples"], noise=0, seed=0)  # for its shape alone
+        run = Distillation(
+            generator,
+            teacher,
+            config_stages(config),
+            weights,
+            LoopOptions(
+                seed=config.seed,
+                precision=options.precision,
+                log_steps=options.log_steps,
+                checkpoint_steps=options.checkpoint_steps,
+                compile=options.compile,
+                device=self.device,
+            ),
+        )
+        if state:
+            run.load_state_dict(state)
+        if self.rank == 0:
+            remove_partial_files(self.job.run / "checkpoints")
+            self._forget_epochs_after(run.epochs_done)
+            if state:
+                done, total = run.steps_done(len(self.batches)), run.steps(len(self.batches))
+                self.terminal.line(f"going on from step {done} of {total} ({path.name})")
+        return run
+
+    def _forget_epochs_after(self, epochs: int) -> None:
+        """Drop the records of epochs that the checkpoint has not seen: they come again."""
+        records = [r for r in read_metrics(self.job.run) if r["epoch"] <= epochs]
+        text = "".join(json.dumps(record) + "\n" for record in records)
+        write_text(self.job.run / "metrics.jsonl", text)
+
+    def _on_progress(self, report: ProgressReport) -> bool:
+        if self.rank == 0:
+            self.terminal.progress(
+                f"{report.stage.name} epoch {report.epoch + 1}/{report.stage.epochs}",
+                report.steps_done,
+                report.steps,
+                f"loss {report.loss:.4g}  {report.images_per_second:.0f} images/s",
+            )
+        return self.rank == 0 and self.terminal.stop_wanted
+
+    def _on_checkpoint(self, run: Distillation, stage_end: bool) -> None:
+        if self.rank == 0:
+            state = run.state_dict() | {"config": asdict(self.config)}
+            steps = run.steps_done(len(self.batches))
+            save_checkpoint(self.job.run / "checkpoints", state, steps, stage_end)
+
+    def _on_epoch(self, report: EpochReport, generator: Generator) -> None:
+        metrics: dict[str, Any] = {"epoch": report.total_epoch, "stage": report.stage.name}
+        if self.rank == 0:
+            scores = evaluate_generator(
+                generator,
+                self.watched,
+                classifier=self.classifier,
+                species=self._species(self.watched),
+            ).scores
+            metrics |= {
+                "loss": report.loss,
+                "images_per_second": report.images_per_second,
+                **{f"{self.watched_name}/{name}": value for name, value in scores.items()},
+                **{f"terms/{name}": value for name, value in report.terms.items()},
+            }
+            self._record_epoch(metrics, report, generator)
+        self.report(metrics)
+
+    def _record_epoch(
+        self, metrics: dict[str, Any], report: EpochReport, generator: Generator
+    ) -> None:
+        with (self.job.run / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(metrics) + "\n")
+        shown = [f"{k} {v:.3f}" for k, v in metrics.items() if k.startswith(self.watched_name)]
+        self.terminal.line(
+            f"{report.stage.name} epoch {report.epoch + 1}/{report.stage.epochs}: "
+            f"loss {report.loss:.4g}, {report.images_per_second:.0f} images/s, {', '.join(shown)}"
+        )
+        history = read_metrics(self.job.run)
+        curves = self.job.run / "curves.png"
+        loss_curves(curves, history, [record["stage"] for record in history])
+        grid = None
+        if report.total_epoch % self.config.evaluation.sample_epochs == 0:
+            grid = self.job.run / "samples" / f"epoch-{report.total_epoch:04d}.png"
+            self._sample_grid(grid, generator, spread(self.watched, self._grid_size()))
+        if self.recorder:
+            stage = report.stage.name
+            renamed = {
+                f"{stage}/{k}" if k.startswith(("loss", "terms")) else k: v
+                for k, v in metrics.items()
+                if k not in ("epoch", "stage")
+            }
+            self.recorder.metrics(renamed, report.total_epoch)
+            self.recorder.file(curves)
+            if grid:
+                self.recorder.file(grid, "samples")
+
+    def _grid_size(self) -> int:
+        return self.config.evaluation.captions
+
+    def _sample_grid(self, path: Path, generator: Generator, data: EncodedImages) -> None:
+        """Real photographs beside what the generator draws for their first captions."""
+        drawn = np.concatenate(list(draw_images(generator, data.first_captions())))
+        rows = [self.job.images.dataset.rows[i] for i in data.indices]
+        pairs = list(zip(data.images[data.indices], drawn, strict=True))
+        captioned_grid(path, [row.captions[0] for row in rows], pairs, ("real", "generated"))
+
+    def _species(self, data: EncodedImages) -> list[Species] | None:
+        """The species of each image, where the data set knows its attributes."""
+        if self.config.dataset.name != "synthetic_flowers":
+            return None
+        rows = self.job.images.dataset.rows
+        species = read_species(rows[0].image_path.parents[2])
+        return [species[rows[i].class_id] for i in data.indices]
+
+    def _finish(self, generator: Generator) -> None:
+        """Score the test classes, once, and export the model."""
+        test = self.job.captions.encoded(self.job.images, self.job.split.test)
+        scores: dict[str, float] = {}
+        if self.config.evaluation.score_test:
+            result = evaluate_generator(
+                generator,
+                test,
+                classifier=self.classifier,
+                splits=TEST_SPLITS,
+                species=self._species(test),
+                attribute_baselines=True,
+                on_batch=lambda done, total: self.terminal.progress(
+                    "scoring the test classes", done, total
+                ),
+            )
+            scores = result.scores
+            self._sample_grid(
+                self.job.run / "samples" / "test.png", generator, spread(test, self._grid_size())
+            )
+        write_text(self.job.run / "scores.json", json.dumps(scores, indent=1))
+        origin = {
+            "config": asdict(self.config),
+            "split": self.job.split.to_dict(),
+            "test_scores": scores,
+        }
+        export_model(self.job.run / "model", generator, self.job.text_encoder, origin)
+        if self.recorder:
+            epochs = sum(stage.epochs for stage in config_stages(self.config))
+            self.recorder.metrics({f"test/{k}": v for k, v in scores.items()}, epochs)
+            if scores:
+                self.recorder.file(self.job.run / "samples" / "test.png", "samples")
+            self.recorder.folder(self.job.run / "model", "model")
+
+
+def read_metrics(run: Path) -> list[dict[str, Any]]:
+    """The epochs recorded in a run folder, leaving out a line that a kill cut short."""
+    path = run / "metrics.jsonl"
+    if not path.exists():
+        return []
+    records = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return records

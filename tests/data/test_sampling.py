@@ -1,0 +1,208 @@
+import numpy as np
+import pytest
+import scipy.stats
+
+from sdn_ray.data.sampling import (
+    CAPTION,
+    FLIP,
+    ORDER,
+    draw_captions,
+    draw_flips,
+    epoch_permutation,
+    worker_batches,
+)
+from sdn_ray.errors import UserError
+
+WORD = 2**64 - 1
+IMAGES = 20_000
+
+
+def splitmix64(state):
+    """One output of splitmix64 from a state, in Python's integers."""
+    state = (state + 0x9E3779B97F4A7C15) & WORD
+    state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & WORD
+    state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & WORD
+    return state ^ (state >> 31)
+
+
+def reference_hash(*words):
+    state = words[0]
+    for word in words[1:]:
+        state = splitmix64(state ^ (word & WORD))
+    return state
+
+
+def captions_of(seed, epoch, count=10, images=IMAGES):
+    return draw_captions(seed, epoch, np.arange(images), np.full(images, count))
+
+
+def assert_uniform(values, categories):
+    """Chi-squared against equal shares; of truly random draws one in 10^6 fails."""
+    counts = np.bincount(values.ravel(), minlength=categories)
+    assert counts.size == categories
+    assert scipy.stats.chisquare(counts).pvalue > 1e-6
+
+
+def assert_independent(first, second, categories):
+    assert_uniform(first.astype(np.int64) * categories + second, categories**2)
+
+
+def test_the_reference_is_splitmix64():
+    # The published first outputs for the seed 1234567.
+    outputs = [splitmix64(1234567 + step * 0x9E3779B97F4A7C15 & WORD) for step in range(3)]
+    assert outputs == [6457827717110365317, 3203168211198807973, 9817491932198370423]
+
+
+@pytest.mark.parametrize("seed", [0, 7, -1, 2**63 + 5, 2**64 - 1])
+@pytest.mark.parametrize("epoch", [0, 199])
+def test_draws_are_the_documented_hash(seed, epoch):
+    indices = np.array([0, 1, 2, 977, 8188, 2**40])
+    counts = np.array([10, 1, 3, 7, 10, 10])
+    words = [reference_hash(CAPTION, seed, epoch, index) for index in indices.tolist()]
+    expected = [
+        (word >> 32) * count >> 32 for word, count in zip(words, counts.tolist(), strict=True)
+    ]
+    drawn = draw_captions(seed, epoch, indices, counts)
+    assert drawn.dtype == np.int64
+    assert drawn.tolist() == expected
+    flips = draw_flips(seed, epoch, indices)
+    assert flips.dtype == np.bool_
+    words = [reference_hash(FLIP, seed, epoch, index) for index in indices.tolist()]
+    assert flips.tolist() == [word >= 2**63 for word in words]
+    keys = [reference_hash(ORDER, seed, epoch, index) for index in range(50)]
+    order = epoch_permutation(seed, epoch, 50)
+    assert order.dtype == np.int64
+    assert order.tolist() == sorted(range(50), key=keys.__getitem__)
+
+
+def test_draws_are_those_of_every_earlier_version():
+    # Written down once: a change here changes every run that has a seed.
+    assert epoch_permutation(0, 0, 8).tolist() == [1, 5, 2, 6, 4, 7, 0, 3]
+    assert captions_of(0, 0, images=12).tolist() == [7, 2, 1, 3, 5, 8, 8, 7, 2, 2, 9, 3]
+    assert draw_flips(0, 0, np.arange(12)).astype(int).tolist() == [
+        1,
+        0,
+        1,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        1,
+        0,
+        0,
+    ]
+
+
+def test_a_draw_does_not_depend_on_order_or_batch():
+    rng = np.random.default_rng(0)
+    order = rng.permutation(1000)
+    counts = rng.integers(1, 11, 1000)
+    captions = draw_captions(5, 3, np.arange(1000), counts)
+    flips = draw_flips(5, 3, np.arange(1000))
+    for batch in np.array_split(order, 37):
+        assert np.array_equal(draw_captions(5, 3, batch, counts[batch]), captions[batch])
+        assert np.array_equal(draw_flips(5, 3, batch), flips[batch])
+
+
+def test_captions_are_in_range_and_every_one_is_drawn():
+    counts = np.arange(IMAGES) % 11 + 1
+    drawn = draw_captions(1, 2, np.arange(IMAGES), counts)
+    for count in range(1, 12):
+        assert np.array_equal(np.unique(drawn[counts == count]), np.arange(count))
+
+
+@pytest.mark.parametrize("seed", [0, 1, 12345])
+def test_captions_and_flips_are_uniform(seed):
+    for epoch in range(3):
+        assert_uniform(captions_of(seed, epoch), 10)
+        assert_uniform(captions_of(seed, epoch, count=7), 7)
+        assert_uniform(draw_flips(seed, epoch, np.arange(IMAGES)), 2)
+
+
+def test_captions_of_one_image_are_uniform_over_epochs_and_over_seeds():
+    image, count = np.array([17]), np.array([10])
+    epochs = np.concatenate([draw_captions(0, epoch, image, count) for epoch in range(1500)])
+    seeds = np.concatenate([draw_captions(seed, 0, image, count) for seed in range(1500)])
+    for draws in (epochs, seeds):
+        assert_uniform(draws, 10)
+        assert_independent(draws[:-1], draws[1:], 10)
+
+
+@pytest.mark.parametrize("step", [(1, 0), (0, 1), (1, -1), (2, 0), (0, 2), (1, 1)])
+def test_neighbouring_seeds_and_epochs_are_independent(step):
+    seed, epoch = 10, 20
+    other = seed + step[0], epoch + step[1]
+    assert_independent(captions_of(seed, epoch), captions_of(*other), 10)
+    images = np.arange(IMAGES)
+    assert_independent(draw_flips(seed, epoch, images), draw_flips(*other, images), 2)
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, 64, 1024])
+def test_neighbouring_images_are_independent(step):
+    captions, flips = captions_of(10, 20), draw_flips(10, 20, np.arange(IMAGES))
+    assert_independent(captions[:-step], captions[step:], 10)
+    assert_independent(flips[:-step], flips[step:], 2)
+
+
+def test_caption_and_flip_are_independent():
+    flips = draw_flips(10, 20, np.arange(IMAGES))
+    assert_uniform(captions_of(10, 20) * 2 + flips, 20)
+
+
+def test_seed_and_epoch_are_not_exchangeable():
+    assert not np.array_equal(captions_of(1, 2), captions_of(2, 1))
+    assert not np.array_equal(epoch_permutation(1, 2, 100), epoch_permutation(2, 1, 100))
+
+
+def test_an_epoch_visits_every_image_once_in_an_order_of_its_own():
+    orders = [epoch_permutation(seed, epoch, 500) for seed in range(4) for epoch in range(4)]
+    for order in orders:
+        assert np.array_equal(np.sort(order), np.arange(500))
+    assert len({order.tobytes() for order in orders}) == 16
+    assert epoch_permutation(3, 1, 500).tolist() == orders[13].tolist()
+
+
+def test_every_position_of_an_epoch_is_uniform():
+    orders = np.stack([epoch_permutation(0, epoch, 20) for epoch in range(2000)])
+    for position in (0, 1, 10, 19):
+        assert_uniform(orders[:, position], 20)
+    # Which of the first two comes first in one epoch says nothing about the next.
+    rising = (orders[:, 0] < orders[:, 1]).astype(np.int64)
+    assert_independent(rising[:-1], rising[1:], 2)
+
+
+def test_worker_batches_by_hand():
+    order = np.array([5, 3, 8, 0, 9, 1, 7, 2, 6, 4])
+    assert worker_batches(order, 4, 0, 1).tolist() == [[5, 3, 8, 0], [9, 1, 7, 2]]
+    assert worker_batches(order, 4, 0, 2).tolist() == [[5, 3], [9, 1]]
+    assert worker_batches(order, 4, 1, 2).tolist() == [[8, 0], [7, 2]]
+    assert worker_batches(order, 5, 0, 1).tolist() == [[5, 3, 8, 0, 9], [1, 7, 2, 6, 4]]
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 4, 6, 12])
+def test_the_global_batches_are_the_same_for_any_number_of_workers(world_size):
+    order = epoch_permutation(0, 0, 100)
+    shares = [worker_batches(order, 12, rank, world_size) for rank in range(world_size)]
+    assert all(share.shape == (8, 12 // world_size) for share in shares)
+    for step in range(8):
+        batch = np.concatenate([share[step] for share in shares])
+        assert np.array_equal(batch, order[step * 12 : (step + 1) * 12])
+
+
+def test_batch_size_that_the_workers_cannot_share():
+    with pytest.raises(UserError) as error:
+        worker_batches(np.arange(100), 12, 0, 5)
+    assert str(error.value) == (
+        "training.batch_size: found 12, expected a multiple of the number of workers, 5"
+    )
+
+
+def test_fewer_images_than_one_batch():
+    with pytest.raises(UserError) as error:
+        worker_batches(np.arange(11), 12, 0, 1)
+    assert str(error.value) == (
+        "training.batch_size: found 12, expected at most the number of training images, 11"
+    )
+    assert worker_batches(np.arange(12), 12, 0, 1).shape == (1, 12)
