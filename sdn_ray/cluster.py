@@ -39,7 +39,8 @@ def start_ray() -> None:
     # Ray's own progress bars would fight with ours for the terminal.
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    ray.init(logging_level=logging.WARNING, log_to_driver=True)
+    # Workers speak to the terminal through a `Monitor`; their own logs stay in the dashboard.
+    ray.init(logging_level=logging.WARNING, log_to_driver=False)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.WARNING)

@@ -267,8 +267,17 @@ def _build(kind: type, values: Any) -> Any:
     for name, spec in kind.__dataclass_fields__.items():
         value = values[name]
         nested = isinstance(spec.type, type) and hasattr(spec.type, "__dataclass_fields__")
-        arguments[name] = _build(spec.type, value) if nested else value
+        arguments[name] = _build(spec.type, value) if nested else _plain(value)
     return kind(**arguments)
+
+
+def _plain(value: Any) -> Any:
+    """The built-in number that jsonargparse's restricted numbers stand for: YAML knows only it."""
+    if isinstance(value, dict):
+        return {key: _plain(entry) for key, entry in value.items()}
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return int(value) if isinstance(value, int) else float(value)
+    return value
 
 
 def read_experiment(path: Path) -> ExperimentConfig:

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import ray
 import torch
-from PIL import Image
 
 from sdn_ray.cluster import Reporter
 from sdn_ray.config import DatasetConfig, ExperimentConfig
 from sdn_ray.data.cub import read_cub
+from sdn_ray.data.decoding import decode_batch
 from sdn_ray.data.oxford_flowers import read_oxford_flowers
 from sdn_ray.data.prepared import (
     CaptionArrays,
@@ -109,7 +109,7 @@ def _decode_all(
         override_num_blocks=max(1, len(paths) // 512),
     )
     decoded = rows.map_batches(
-        _decode, batch_size=_DECODE_BATCH, fn_kwargs={"image_size": image_size}
+        decode_batch, batch_size=_DECODE_BATCH, fn_kwargs={"image_size": image_size}
     )
     shape = (len(paths), image_size, image_size, 3)
     array = np.lib.format.open_memmap(target, mode="w+", dtype=np.uint8, shape=shape)
@@ -130,23 +130,6 @@ def _decode_all(
         good = np.delete(np.load(target, mmap_mode="r"), sorted(bad), axis=0)
         np.save(target, good)
     return bad
-
-
-def _decode(batch: dict[str, np.ndarray], image_size: int) -> dict[str, np.ndarray]:
-    images = np.zeros((len(batch["path"]), image_size, image_size, 3), np.uint8)
-    errors = []
-    for place, path in enumerate(batch["path"]):
-        try:
-            with Image.open(path) as image:
-                rgb = image.convert("RGB")
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            errors.append(f"does not decode ({error})")
-            continue
-        if rgb.size != (image_size, image_size):
-            rgb = rgb.resize((image_size, image_size), Image.Resampling.BICUBIC)
-        images[place] = np.asarray(rgb)
-        errors.append("")
-    return {"row": batch["row"], "image": images, "error": np.array(errors)}
 
 
 def prepare_teacher(

@@ -125,7 +125,7 @@ def test_both_variants_equal_the_transcription(variant, steps):
 
 
 @pytest.mark.parametrize("variant", ["long", "short"])
-@pytest.mark.parametrize("length", [0, 1, 8, 9, 10, 18, 150, 154, 200])
+@pytest.mark.parametrize("length", [0, 9, 10, 154])
 def test_shortened_convolutions_change_nothing(variant, length):
     # Alone, a caption has its convolutions cut to its length; beside a full one it has not.
     encoder = random_encoder(variant, 64)
