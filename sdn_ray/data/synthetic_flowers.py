@@ -1,7 +1,7 @@
 """The embedded data set: drawn flowers with captions, written to disk from a seed, no download.
 
 It is laid out as the real data sets are: images, ten captions an image, and class lists of a
-class-disjoint split. 48 species, 8 of them for testing, one of each petal colour.
+class-disjoint split. 80 species, 8 of them for testing, one of each petal colour.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""The 48 species of the embedded data set: their palette, their attributes and their split."""
+"""The 80 species of the embedded data set: their palette, their attributes and their split."""
 
 from dataclasses import dataclass
 
@@ -47,7 +47,7 @@ class Species:
     size: str
 
 
-# Six species of each petal colour; the sixth is a test species. Its single attributes are all seen
+# Ten species of each petal colour; the tenth is a test species. Its single attributes are all seen
 # in training, its triple of petal colour, centre colour and background never.
 _SPECIES_BY_PETAL_COLOR: dict[str, tuple[tuple[str, str, int, str, str], ...]] = {
     "red": (
@@ -56,6 +56,10 @@ _SPECIES_BY_PETAL_COLOR: dict[str, tuple[tuple[str, str, int, str, str], ...]] =
         ("green", "leaves", 4, "heart", "small"),
         ("yellow", "soil", 8, "narrow", "small"),
         ("white", "night", 8, "round", "small"),
+        ("white", "sky", 12, "pointed", "large"),
+        ("yellow", "leaves", 4, "round", "large"),
+        ("black", "night", 12, "pointed", "small"),
+        ("white", "stone", 6, "round", "large"),
         ("white", "soil", 8, "pointed", "small"),
     ),
     "orange": (
@@ -64,6 +68,10 @@ _SPECIES_BY_PETAL_COLOR: dict[str, tuple[tuple[str, str, int, str, str], ...]] =
         ("white", "sky", 4, "round", "small"),
         ("green", "leaves", 4, "round", "small"),
         ("red", "night", 8, "narrow", "small"),
+        ("yellow", "leaves", 12, "narrow", "large"),
+        ("yellow", "sky", 6, "heart", "large"),
+        ("white", "soil", 12, "pointed", "large"),
+        ("black", "night", 6, "narrow", "large"),
         ("green", "sky", 6, "heart", "large"),
     ),
     "yellow": (
@@ -72,6 +80,10 @@ _SPECIES_BY_PETAL_COLOR: dict[str, tuple[tuple[str, str, int, str, str], ...]] =
         ("green", "stone", 12, "pointed", "small"),
         ("white", "soil", 6, "narrow", "large"),
         ("green", "night", 4, "heart", "large"),
+        ("white", "leaves", 4, "round", "small"),
+        ("black", "sky", 5, "narrow", "small"),
+        ("red", "soil", 12, "heart", "small"),
+        ("white", "stone", 6, "round", "small"),
         ("black", "night", 8, "narrow", "large"),
     ),
     "pink": (
@@ -80,6 +92,10 @@ _SPECIES_BY_PETAL_COLOR: dict[str, tuple[tuple[str, str, int, str, str], ...]] =
         ("green", "leaves", 5, "heart", "large"),
         ("red", "sky", 8, "narrow", "large"),
         ("black", "soil", 6, "heart", "large"),
+        ("white", "leaves", 4, "round", "small"),
+        ("green", "sky", 12, "pointed", "small"),
+        ("yellow", "night", 4, "narrow", "small"),
+        ("white", "soil", 5, "heart", "large"),
         ("black", "stone", 12, "narrow", "small"),
     ),
     "magenta": (
@@ -88,6 +104,10 @@ _SPECIES_BY_PETAL_COLOR: dict[str, tuple[tuple[str, str, int, str, str], ...]] =
         ("yellow", "soil", 5, "heart", "large"),
         ("white", "stone", 6, "round", "large"),
         ("black", "night", 8, "pointed", "small"),
+        ("red", "leaves", 4, "pointed", "small"),
+        ("red", "sky", 4, "heart", "small"),
+        ("yellow", "leaves", 12, "round", "small"),
+        ("black", "soil", 5, "narrow", "large"),
         ("white", "leaves", 5, "round", "large"),
     ),
     "purple": (
@@ -96,6 +116,10 @@ _SPECIES_BY_PETAL_COLOR: dict[str, tuple[tuple[str, str, int, str, str], ...]] =
         ("yellow", "night", 6, "round", "large"),
         ("red", "stone", 8, "narrow", "small"),
         ("red", "soil", 8, "pointed", "small"),
+        ("black", "sky", 12, "pointed", "large"),
+        ("green", "night", 4, "narrow", "large"),
+        ("yellow", "leaves", 5, "heart", "small"),
+        ("black", "stone", 6, "round", "large"),
         ("green", "soil", 5, "pointed", "small"),
     ),
     "blue": (
@@ -104,6 +128,10 @@ _SPECIES_BY_PETAL_COLOR: dict[str, tuple[tuple[str, str, int, str, str], ...]] =
         ("yellow", "stone", 12, "pointed", "large"),
         ("black", "night", 8, "narrow", "small"),
         ("black", "stone", 6, "round", "small"),
+        ("green", "sky", 4, "round", "large"),
+        ("red", "sky", 8, "heart", "large"),
+        ("white", "leaves", 5, "narrow", "large"),
+        ("green", "night", 6, "pointed", "small"),
         ("yellow", "night", 4, "heart", "small"),
     ),
     "white": (
@@ -112,6 +140,10 @@ _SPECIES_BY_PETAL_COLOR: dict[str, tuple[tuple[str, str, int, str, str], ...]] =
         ("black", "night", 12, "pointed", "small"),
         ("green", "soil", 8, "pointed", "small"),
         ("yellow", "soil", 5, "heart", "small"),
+        ("red", "sky", 6, "round", "large"),
+        ("green", "leaves", 12, "narrow", "small"),
+        ("black", "stone", 4, "round", "large"),
+        ("yellow", "leaves", 5, "heart", "small"),
         ("red", "leaves", 6, "round", "large"),
     ),
 }
@@ -126,8 +158,8 @@ SPECIES: dict[int, Species] = dict(
         start=1,
     )
 )
-TEST_CLASSES: tuple[int, ...] = tuple(number for number in SPECIES if number % 6 == 0)
-TRAIN_CLASSES: tuple[int, ...] = tuple(number for number in SPECIES if number % 6 != 0)
+TEST_CLASSES: tuple[int, ...] = tuple(number for number in SPECIES if number % 10 == 0)
+TRAIN_CLASSES: tuple[int, ...] = tuple(number for number in SPECIES if number % 10 != 0)
 
 
 def class_name(class_id: int) -> str:

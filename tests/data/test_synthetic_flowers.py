@@ -41,10 +41,10 @@ def contents(root: Path) -> dict[str, bytes]:
 
 def test_layout(root):
     dataset = read_synthetic_flowers(root)
-    assert len(dataset.rows) == 144
-    assert dataset.class_ids == tuple(range(1, 49))
-    assert dataset.test_classes == (6, 12, 18, 24, 30, 36, 42, 48)
-    assert sorted(dataset.train_classes + dataset.test_classes) == list(range(1, 49))
+    assert len(dataset.rows) == 240
+    assert dataset.class_ids == tuple(range(1, 81))
+    assert dataset.test_classes == (10, 20, 30, 40, 50, 60, 70, 80)
+    assert sorted(dataset.train_classes + dataset.test_classes) == list(range(1, 81))
 
     row = dataset.rows[7]
     assert row.image_path == root / "images" / "species_03" / "image_00008.png"
@@ -173,15 +173,15 @@ def test_writers_at_once_leave_one_whole_set(tmp_path):
         thread.join()
     assert failures == []
     assert [path.name for path in tmp_path.iterdir()] == ["set"]
-    assert len(read_synthetic_flowers(tmp_path / "set").rows) == 48
+    assert len(read_synthetic_flowers(tmp_path / "set").rows) == 80
 
 
 def test_reading_names_what_is_missing(root, tmp_path):
     with pytest.raises(UserError, match=re.escape(str(tmp_path / "species.json"))):
         read_synthetic_flowers(tmp_path)
     write_synthetic_flowers(tmp_path / "set", image_size=16, images_per_species=1)
-    (tmp_path / "set" / "testclasses.txt").write_text("species_77\n")
-    with pytest.raises(UserError, match="'species_77'"):
+    (tmp_path / "set" / "testclasses.txt").write_text("species_97\n")
+    with pytest.raises(UserError, match="'species_97'"):
         read_synthetic_flowers(tmp_path / "set")
     (tmp_path / "set" / "text_c10" / "species_01" / "image_00001.txt").unlink()
     with pytest.raises(UserError, match=r"image_00001\.txt: not found"):
@@ -189,9 +189,9 @@ def test_reading_names_what_is_missing(root, tmp_path):
 
 
 def test_species_file_is_plain_json(root):
-    species = json.loads((root / "species.json").read_text())["species"]["6"]
+    species = json.loads((root / "species.json").read_text())["species"]["10"]
     assert species == {
-        "class_name": "species_06",
+        "class_name": "species_10",
         "petal_color": "red",
         "center_color": "white",
         "background": "soil",
