@@ -1,14 +1,18 @@
 """Writing files and folders so that a reader never meets half of one."""
 
+import fcntl
 import hashlib
 import json
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+from sdn_ray.errors import UserError
 
 
 @contextmanager
@@ -72,3 +76,30 @@ def file_hash(path: str | Path) -> str:
     """A short hash of a file's bytes."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=10)).hexdigest()
+
+
+@contextmanager
+def sole_writer(folder: Path, patience: float = 60) -> Iterator[None]:
+    """Hold a folder's lock, so that no two processes write to it; a dead process holds none.
+
+    Args:
+        folder: to lock.
+        patience: seconds to wait for the process that holds it, which may be dying.
+
+    Raises:
+        UserError: when another process still holds the lock after that.
+    """
+    with (folder / ".lock").open("w") as file:
+        deadline = time.monotonic() + patience
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise UserError(
+                        f"{folder}: another process is training in this run folder; wait for its "
+                        "end or stop it"
+                    ) from None
+                time.sleep(0.2)
+        yield

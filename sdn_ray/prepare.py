@@ -19,6 +19,7 @@ from sdn_ray.data.oxford_flowers import read_oxford_flowers
 from sdn_ray.data.prepared import (
     CaptionArrays,
     PreparedImages,
+    caption_arrays,
     store_captions,
     store_precomputed,
 )
@@ -232,8 +233,10 @@ def prepare_text(
             reporter.line("text encoder: training a char-CNN-RNN on the training classes")
             task = _remote(_fit_text, resources)
             ray.get(task.remote(config, images, split, teacher, path, reporter))
-    task = _remote(_embed_captions, resources)
-    return ray.get(task.remote(images, cache, path, reporter)), path
+    arrays = caption_arrays(images, cache, file_hash(path))
+    if not arrays.folder.is_dir():
+        ray.get(_remote(_embed_captions, resources).remote(images, arrays, path, reporter))
+    return arrays, path
 
 
 def _fit_text(
@@ -290,8 +293,8 @@ def _fit_text(
 
 
 def _embed_captions(
-    images: PreparedImages, cache: Path, path: Path, reporter: Reporter
-) -> CaptionArrays:
+    images: PreparedImages, arrays: CaptionArrays, path: Path, reporter: Reporter
+) -> None:
     encoder = load_text_encoder(path).to(_task_device()).eval()
 
     def embed(captions: list[str]) -> np.ndarray:
@@ -300,7 +303,7 @@ def _embed_captions(
             on_batch=lambda done, total: reporter.progress("encoding captions", done, total),
         )
 
-    return store_captions(images, cache, file_hash(path), embed)
+    store_captions(images, arrays, embed)
 
 
 def _members(images: PreparedImages, class_ids: tuple[int, ...]) -> np.ndarray:

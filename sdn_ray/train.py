@@ -1,6 +1,7 @@
 """python -m sdn_ray.train: from captioned images to a trained generator, on Ray Train."""
 
 import json
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -168,7 +169,8 @@ def fit(job: TrainingJob, resources: dict[str, float], reporter: Reporter) -> bo
     training = job.config.training
     trainer = TorchTrainer(
         _train_loop,
-        train_loop_config={"job": job, "reporter": reporter, "cpus": resources["CPU"]},
+        # A reference: Ray Train's controller would otherwise import all that a job refers to.
+        train_loop_config={"job": ray.put((job, reporter)), "cpus": resources["CPU"]},
         scaling_config=ScalingConfig(
             num_workers=training.workers,
             use_gpu="GPU" in resources,
@@ -187,13 +189,15 @@ def fit(job: TrainingJob, resources: dict[str, float], reporter: Reporter) -> bo
 
 
 def _train_loop(settings: dict[str, Any]) -> None:
+    logging.getLogger("ray.train").setLevel(logging.WARNING)
     context = ray.train.get_context()
     device = get_device()
     if device.type == "cpu":
         torch.set_num_threads(max(1, int(settings["cpus"])))
+    job, reporter = ray.get(settings["job"])
     worker = Worker(
-        settings["job"],
-        settings["reporter"],
+        job,
+        reporter,
         ray.train.report,
         rank=context.get_world_rank(),
         world_size=context.get_world_size(),

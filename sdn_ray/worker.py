@@ -36,7 +36,7 @@ from sdn_ray.distillation.loop import (
 )
 from sdn_ray.distillation.schemes import Stage, scheme_stages
 from sdn_ray.export import export_model
-from sdn_ray.files import write_text
+from sdn_ray.files import sole_writer, write_text
 from sdn_ray.metrics.evaluation import evaluate_generator, spread
 from sdn_ray.models.classifiers import Classifier, load_classifier
 from sdn_ray.models.drawing import draw_images
@@ -167,6 +167,12 @@ class Worker:
         Returns:
             Whether it came to the end; False when the user asked to stop.
         """
+        if self.rank == 0:
+            with sole_writer(self.job.run):
+                return self._run()
+        return self._run()
+
+    def _run(self) -> bool:
         run = self._restore()
         hooks = Hooks(self._on_progress, self._on_epoch, self._on_checkpoint)
         finished = distill(run, self.batches, hooks)

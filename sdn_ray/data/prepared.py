@@ -50,28 +50,33 @@ class CaptionArrays:
         )
 
 
-def store_captions(
-    images: PreparedImages,
-    cache: Path,
-    source: str,
-    embed: Callable[[list[str]], np.ndarray],
-) -> CaptionArrays:
-    """Embed every distinct caption of the data set once, and keep the arrays.
+def caption_arrays(images: PreparedImages, cache: Path, source: str) -> CaptionArrays:
+    """Where the embeddings of a data set's captions belong, made or not.
 
     Args:
         images: whose captions.
         cache: folder of the cache.
         source: fingerprint of what embeds them.
+    """
+    captions = [row.captions for row in images.dataset.rows]
+    return CaptionArrays(cache / f"captions-{fingerprint('captions', captions, source)}")
+
+
+def store_captions(
+    images: PreparedImages, arrays: CaptionArrays, embed: Callable[[list[str]], np.ndarray]
+) -> None:
+    """Embed every distinct caption of the data set once, and keep the arrays.
+
+    Args:
+        images: whose captions.
+        arrays: where they go.
         embed: distinct captions to (captions, embedding_dim) float32.
     """
     captions = [row.captions for row in images.dataset.rows]
-    folder = cache / f"captions-{fingerprint('captions', captions, source)}"
-    if not folder.is_dir():
-        distinct = list(dict.fromkeys(caption for group in captions for caption in group))
-        place = {caption: row for row, caption in enumerate(distinct)}
-        rows = [[place[caption] for caption in group] for group in captions]
-        _write_caption_arrays(folder, embed(distinct), rows)
-    return CaptionArrays(folder)
+    distinct = list(dict.fromkeys(caption for group in captions for caption in group))
+    place = {caption: row for row, caption in enumerate(distinct)}
+    rows = [[place[caption] for caption in group] for group in captions]
+    _write_caption_arrays(arrays.folder, embed(distinct), rows)
 
 
 def store_precomputed(

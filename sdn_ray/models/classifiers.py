@@ -7,12 +7,9 @@ import textwrap
 from pathlib import Path
 
 import torch
-import torchvision
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torchvision.transforms.v2 import InterpolationMode
-from torchvision.transforms.v2.functional import resize
 
 from sdn_ray.errors import UserError
 
@@ -40,6 +37,9 @@ class ImageNetInput(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(batch, 3, height, width) uint8 → (batch, 3, size, size) float32."""
+        from torchvision.transforms.v2 import InterpolationMode
+        from torchvision.transforms.v2.functional import resize
+
         size = [self.size, self.size]
         images = resize(images, size, InterpolationMode.BICUBIC, antialias=True)
         return (images.float() / 255 - self.mean) / self.std
@@ -110,6 +110,9 @@ def load_classifier(spec: str, device: str | torch.device = "cpu") -> Classifier
     """
     name, _, file = spec.partition(":")
     file = file or None
+    # Imported where it is needed: it takes seconds, and most commands never load a classifier.
+    import torchvision
+
     names = torchvision.models.list_models(module=torchvision.models)
     if name == INCEPTION:
         classifier = _load_inception(file)
@@ -126,6 +129,8 @@ def load_classifier(spec: str, device: str | torch.device = "cpu") -> Classifier
 
 
 def _load_torchvision(name: str, file: str | None) -> Classifier:
+    import torchvision
+
     transforms = torchvision.models.get_model_weights(name).DEFAULT.transforms()
     # 227 is the size SqueezeNet was published with; torchvision only ever says 224.
     size = 227 if name.startswith("squeezenet") else transforms.crop_size[0]

@@ -1,0 +1,86 @@
+"""A training small enough for tests, and ways to disturb it."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+
+from sdn_ray.files import file_hash
+
+CONFIG = """
+dataset: {{name: synthetic_flowers, image_size: 16, validation_classes: 4, cache: {cache}}}
+teacher: {{weights: fit, plan: "4,M,8,M,8", fit: {{epochs: 1}}}}
+text: {{weights: fit, epochs: 1, embedding_dim: 32, variant: short}}
+generator: {{fc_width: 32}}
+distillation:
+  scheme: sdn_diverse
+  samples: 2
+  grow_samples: true
+  stage_one: {{epochs: 1, learning_rate: 1.0e-3}}
+  stage_two: {{epochs: 1, learning_rate: 1.0e-3}}
+  layer_weights: balanced
+training: {{batch_size: 12, checkpoint_steps: 25, log_steps: 5, cpus_per_worker: 1}}
+evaluation: {{images: 16, captions: 4}}
+tracking: {{uri: "sqlite:///{folder}/mlflow.db"}}
+"""
+
+
+def write_config(folder: Path, cache: Path) -> Path:
+    """The small experiment as a file in ``folder``, with a data cache that runs may share."""
+    path = folder / "small.yaml"
+    path.write_text(CONFIG.format(cache=cache, folder=folder))
+    return path
+
+
+def start_training(*arguments: object, log: Path) -> subprocess.Popen:
+    """The command in a process group of its own, its output in ``log``."""
+    with log.open("ab") as file:
+        return subprocess.Popen(
+            [sys.executable, "-m", "sdn_ray.train", *map(str, arguments)],
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            cwd=Path(__file__).parents[2],
+        )
+
+
+def train(*arguments: object, log: Path, timeout: float = 240) -> int:
+    """Run the command to its end; its exit status."""
+    process = start_training(*arguments, log=log)
+    try:
+        return process.wait(timeout)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        raise AssertionError(f"still running after {timeout} s:\n{log.read_text()}") from None
+
+
+def wait_for_checkpoint(run: Path, process: subprocess.Popen, timeout: float = 120) -> None:
+    """Wait until a run has written its first checkpoint."""
+    deadline = time.monotonic() + timeout
+    while not list((run / "checkpoints").glob("checkpoint-*.pt")):
+        assert process.poll() is None, "the training ended before its first checkpoint"
+        assert time.monotonic() < deadline, f"no checkpoint after {timeout} s"
+        time.sleep(0.02)
+
+
+def kill_worker(run: Path) -> bool:
+    """SIGKILL the training worker of a run; False where it has none (any more)."""
+    for process in psutil.process_iter(["cmdline"]):
+        if "ray::RayTrainWorker" in " ".join(process.info["cmdline"] or []):
+            try:
+                files = [file.path for file in process.open_files()]
+                if str(run / ".lock") in files:
+                    process.kill()
+                    return True
+            except psutil.Error:
+                continue
+    return False
+
+
+def generator_hash(run: Path) -> str:
+    """A hash of the exported generator's bytes."""
+    return file_hash(run / "model" / "generator.safetensors")

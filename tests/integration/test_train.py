@@ -1,0 +1,115 @@
+import json
+import os
+import random
+import signal
+import time
+
+import numpy as np
+import pytest
+from mlflow.tracking import MlflowClient
+from PIL import Image
+from safetensors.numpy import load_file
+
+from sdn_ray import generate
+from sdn_ray.config import read_experiment
+from sdn_ray.worker import read_metrics
+from tests.integration.small import (
+    generator_hash,
+    kill_worker,
+    start_training,
+    train,
+    wait_for_checkpoint,
+)
+
+
+def test_a_run_folder_holds_everything(small):
+    _, run = small
+    assert read_experiment(run / "config.yaml").distillation.samples == 2
+    records = read_metrics(run)
+    assert [(r["epoch"], r["stage"]) for r in records] == [(1, "stage_one"), (2, "stage_two")]
+    assert records[0]["loss"] == pytest.approx(
+        sum(v for k, v in records[0].items() if k.startswith("terms/"))
+    )
+    assert {"validation/ssim", "validation/petal_color"} <= records[0].keys()
+    split = json.loads((run / "split.json").read_text())
+    assert [len(split[part]) for part in ("train", "validation", "test")] == [68, 4, 8]
+    names = sorted(path.name for path in (run / "checkpoints").iterdir())
+    assert [name for name in names if "stage-end" in name] == [
+        "checkpoint-000000340-stage-end.pt",
+        "checkpoint-000000680-stage-end.pt",
+    ]
+    assert len(names) <= 4
+    with Image.open(run / "samples" / "test.png") as sheet:
+        assert min(sheet.size) > 100
+
+
+def test_mlflow_has_parameters_metrics_pictures_and_model(small):
+    _, run = small
+    tracked = json.loads((run / "mlflow.json").read_text())
+    client = MlflowClient(tracked["uri"])
+    found = client.get_run(tracked["run_id"])
+    assert found.info.status == "FINISHED"
+    assert found.data.params["distillation.stage_one.learning_rate"] == "0.001"
+    losses = client.get_metric_history(tracked["run_id"], "stage_two/loss")
+    assert [(m.step, m.value) for m in losses] == [(2, read_metrics(run)[1]["loss"])]
+    assert "stage_one/terms/conv1_1" in found.data.metrics
+    assert "test/ssim" in found.data.metrics
+    paths = {file.path for file in client.list_artifacts(tracked["run_id"], "model")}
+    assert "model/generator.safetensors" in paths
+
+
+def test_generate_draws_captions_in_order(small, tmp_path):
+    _, run = small
+    captions = ["a red flower", "a blue flower with a yellow center", "a red flower"]
+    (tmp_path / "captions.txt").write_text("\n".join(captions) + "\n")
+    arguments = ["--model", str(run / "model"), "--output", str(tmp_path / "out")]
+    assert generate.main([*arguments, "--captions", str(tmp_path / "captions.txt")]) == 0
+    records = [json.loads(s) for s in (tmp_path / "out" / "manifest.jsonl").open()]
+    assert [r["caption"] for r in records] == captions
+    images = [np.asarray(Image.open(tmp_path / "out" / r["file"])) for r in records]
+    assert images[0].shape == (16, 16, 3)
+    assert (images[0] != images[1]).any()
+
+
+def test_a_killed_worker_costs_nothing(small, tmp_path):
+    config, undisturbed = small
+    run, log = tmp_path / "run", tmp_path / "log"
+    process = start_training("--config", config, "--output", run, log=log)
+    wait_for_checkpoint(run, process)
+    time.sleep(random.random())
+    assert kill_worker(run)
+    assert process.wait(240) == 0, log.read_text()
+    assert "going on from step" in log.read_text()
+    assert generator_hash(run) == generator_hash(undisturbed)
+    assert [r["loss"] for r in read_metrics(run)] == [r["loss"] for r in read_metrics(undisturbed)]
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_a_stopped_driver_goes_on_with_resume(small, tmp_path, how):
+    config, undisturbed = small
+    run, log = tmp_path / "run", tmp_path / "log"
+    process = start_training("--config", config, "--output", run, log=log)
+    wait_for_checkpoint(run, process)
+    time.sleep(random.random() / 2)
+    os.kill(process.pid, how)
+    status = process.wait(120)
+    assert not (run / "model").exists(), "the run ended before it could be stopped"
+    if how == signal.SIGINT:
+        assert status == 130, log.read_text()
+        assert f"--resume {run}" in log.read_text()
+    assert train("--resume", run, log=log) == 0, log.read_text()
+    assert generator_hash(run) == generator_hash(undisturbed)
+    assert [r["loss"] for r in read_metrics(run)] == [r["loss"] for r in read_metrics(undisturbed)]
+
+
+def test_two_workers_take_the_steps_of_one(small, tmp_path):
+    config, undisturbed = small
+    run, log = tmp_path / "run", tmp_path / "log"
+    status = train("--config", config, "--output", run, "--training.workers", 2, log=log)
+    assert status == 0, log.read_text()
+    ours = load_file(run / "model" / "generator.safetensors")
+    theirs = load_file(undisturbed / "model" / "generator.safetensors")
+    for one, two in zip(read_metrics(undisturbed), read_metrics(run), strict=True):
+        assert two["loss"] == pytest.approx(one["loss"], rel=1e-4)
+    for name, expected in theirs.items():
+        assert np.abs(ours[name] - expected).mean() < 2e-3, name
