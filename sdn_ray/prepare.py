@@ -58,6 +58,8 @@ def read_dataset(config: DatasetConfig) -> CaptionedDataset:
                 "is drawn into dataset.cache"
             )
         root = cache_folder(config) / f"synthetic_flowers-{config.image_size}"
+        if not root.is_dir():
+            print(f"drawing the embedded data set into {root}, once")
         write_synthetic_flowers(root, image_size=config.image_size)
         return read_synthetic_flowers(root)
     if config.root is None:

@@ -57,6 +57,7 @@ def main(arguments: Sequence[str]) -> int:
     """The command; returns its exit status."""
     config, run, resumed = _read_arguments(arguments)
     check_experiment(config)
+    uri, experiment = open_experiment(config.tracking)
     dataset = read_dataset(config.dataset)
     split = split_classes(
         dataset,
@@ -66,7 +67,6 @@ def main(arguments: Sequence[str]) -> int:
     )
     if config.evaluation.classifier:
         load_classifier(config.evaluation.classifier)  # its errors belong here, not in a worker
-    uri, experiment = open_experiment(config.tracking)
     start_ray()
     resources = worker_resources(config.training)
     tracked = _tracked_run(run) if resumed else None

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -21,7 +22,7 @@ distillation:
   samples: 2
   grow_samples: true
   stage_one: {{epochs: 1, learning_rate: 1.0e-3}}
-  stage_two: {{epochs: 1, learning_rate: 1.0e-3}}
+  stage_two: {{epochs: 2, learning_rate: 1.0e-3}}
   layer_weights: balanced
 training: {{batch_size: 12, checkpoint_steps: 25, log_steps: 5, cpus_per_worker: 1}}
 evaluation: {{images: 16, captions: 4}}
@@ -58,12 +59,17 @@ def train(*arguments: object, log: Path, timeout: float = 240) -> int:
         raise AssertionError(f"still running after {timeout} s:\n{log.read_text()}") from None
 
 
-def wait_for_checkpoint(run: Path, process: subprocess.Popen, timeout: float = 120) -> None:
-    """Wait until a run has written its first checkpoint."""
+def checkpoints(run: Path) -> list[str]:
+    """The names of a run's checkpoints."""
+    return sorted(path.name for path in (run / "checkpoints").glob("checkpoint-*.pt"))
+
+
+def wait_for(event: Callable[[], object], process: subprocess.Popen, timeout: float = 240) -> None:
+    """Wait until something is true of a training that goes on meanwhile."""
     deadline = time.monotonic() + timeout
-    while not list((run / "checkpoints").glob("checkpoint-*.pt")):
-        assert process.poll() is None, "the training ended before its first checkpoint"
-        assert time.monotonic() < deadline, f"no checkpoint after {timeout} s"
+    while not event():
+        assert process.poll() is None, "the training ended before what was waited for"
+        assert time.monotonic() < deadline, f"waited {timeout} s in vain"
         time.sleep(0.02)
 
 

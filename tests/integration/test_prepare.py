@@ -1,0 +1,81 @@
+import shutil
+
+import numpy as np
+import pytest
+import ray
+from PIL import Image
+from scipy.io import savemat
+
+from sdn_ray.config import DatasetConfig
+from sdn_ray.data.oxford_flowers import read_oxford_flowers
+from sdn_ray.errors import UserError
+from sdn_ray.prepare import prepare_images
+
+
+@pytest.fixture(scope="module")
+def joined(ray_cluster):
+    ray.init(address=ray_cluster, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture
+def photographs(shared, tmp_path):
+    """Sixty real photographs in the data set's own layout."""
+    source = shared / "data" / "oxford-flowers-102-64px"
+    root = tmp_path / "flowers"
+    (root / "jpg").mkdir(parents=True)
+    for name in ("allclasses.txt", "class_names.json"):
+        shutil.copy(source / name, root)
+    whole = read_oxford_flowers(source)
+    rows = whole.rows[:60]
+    labels = np.array([[row.class_id for row in rows]], dtype=np.uint8)
+    savemat(root / "imagelabels.mat", {"labels": labels})
+    for row in rows:
+        shutil.copy(row.image_path, root / "jpg")
+        captions = root / "text_c10" / f"class_{row.class_id:05d}"
+        captions.mkdir(parents=True, exist_ok=True)
+        (captions / f"{row.image_path.stem}.txt").write_text("\n".join(row.captions))
+    return root
+
+
+def prepared(root, tmp_path, **options):
+    config = DatasetConfig(
+        name="oxford_flowers", image_size=32, cache=str(tmp_path / "cache"), **options
+    )
+    seen = []
+    images = prepare_images(read_oxford_flowers(root), config, lambda *event: seen.append(event))
+    return images, seen
+
+
+def test_images_are_decoded_whole_and_once(joined, photographs, tmp_path):
+    odd = photographs / "jpg" / "image_00001.jpg"
+    Image.linear_gradient("L").resize((90, 30)).save(odd)  # grey, and not square
+    images, seen = prepared(photographs, tmp_path)
+    array = images.images()
+    assert array.shape == (60, 32, 32, 3)
+    assert array.dtype == np.uint8
+    for place in (0, 17, 59):
+        with Image.open(images.dataset.rows[place].image_path) as image:
+            expected = image.convert("RGB").resize((32, 32), Image.Resampling.BICUBIC)
+        assert (array[place] == np.asarray(expected)).all()
+    assert seen[-1] == ("decoding images", 60, 60)
+    again, seen = prepared(photographs, tmp_path)
+    assert again.key == images.key
+    assert not seen
+    Image.new("RGB", (8, 8), "red").save(odd)
+    assert prepared(photographs, tmp_path)[0].key != images.key
+
+
+def test_an_image_that_does_not_decode_is_named_or_left_out(joined, photographs, tmp_path):
+    bad = photographs / "jpg" / "image_00007.jpg"
+    bad.write_bytes(bad.read_bytes()[:400])
+    with pytest.raises(UserError, match=r"image_00007\.jpg.*skip_bad"):
+        prepared(photographs, tmp_path)
+    images, _ = prepared(photographs, tmp_path, skip_bad=True)
+    assert [item.path for item in images.dataset.bad_items] == [bad]
+    assert len(images.dataset.rows) == len(images.images()) == 59
+    assert (images.images()[6] != 0).any()
+    with Image.open(images.dataset.rows[6].image_path) as image:
+        expected = image.convert("RGB").resize((32, 32), Image.Resampling.BICUBIC)
+    assert (images.images()[6] == np.asarray(expected)).all()

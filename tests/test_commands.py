@@ -1,0 +1,97 @@
+"""What a user can get wrong is one line, before any cluster starts, and nothing is written."""
+
+import json
+
+import pytest
+
+from sdn_ray import generate, train
+from sdn_ray.command import run_command
+from sdn_ray.tracking import flatten
+from sdn_ray.worker import read_metrics
+
+
+@pytest.fixture
+def refused(capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr(train, "start_ray", lambda: pytest.fail("Ray was started"))
+    monkeypatch.chdir(tmp_path)
+
+    def run(command, *arguments):
+        assert run_command(command.main, [str(argument) for argument in arguments]) == 2
+        error = capsys.readouterr().err
+        assert error.startswith("error: ")
+        assert error.count("\n") == 1
+        return error
+
+    return run
+
+
+def test_train_refuses_a_folder_that_holds_a_run(refused, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text("seed: 1\n")
+    error = refused(train, "--output", tmp_path / "run")
+    assert f"--resume {tmp_path / 'run'}" in error
+    assert (tmp_path / "run" / "config.yaml").read_text() == "seed: 1\n"
+
+
+def test_train_refuses_options_beside_resume(refused, tmp_path):
+    assert "--seed" in refused(train, "--resume", tmp_path, "--seed", 3)
+
+
+def test_train_refuses_to_resume_what_is_no_run(refused, tmp_path):
+    assert "config.yaml" in refused(train, "--resume", tmp_path)
+
+
+def test_train_needs_a_root(refused):
+    options = ["--teacher.weights", "fit", "--teacher.plan", "8,M", "--dataset.name", "cub"]
+    assert "dataset.root: found nothing" in refused(train, *options)
+
+
+def test_train_names_a_missing_data_set(refused, tmp_path):
+    options = ["--dataset.name", "oxford_flowers", "--dataset.root", tmp_path / "none"]
+    error = refused(train, "--teacher.weights", "fit", "--teacher.plan", "8,M", *options)
+    assert str(tmp_path / "none") in error
+
+
+def test_train_reports_an_unreachable_mlflow_server(refused, tmp_path):
+    cache = tmp_path / "cache"
+    options = ["--dataset.cache", cache, "--dataset.image_size", 16]
+    error = refused(train, *options, "--tracking.uri", "http://127.0.0.1:9")
+    assert "http://127.0.0.1:9" in error
+    assert not (tmp_path / "runs").exists()
+
+
+def test_train_refuses_the_wrong_plan_for_a_teacher_file(refused, shared):
+    weights = shared / "weights" / "vgg19_pruned16x.safetensors"
+    error = refused(train, "--teacher.weights", weights, "--teacher.plan", "vgg19")
+    assert "teacher.plan: found vgg19" in error
+
+
+def test_generate_wants_one_source_of_captions(refused, tmp_path):
+    options = ["--model", tmp_path, "--output", tmp_path / "out"]
+    assert "--text or --captions" in refused(generate, *options)
+    assert "--text or --captions" in refused(
+        generate, *options, "--text", "a flower", "--captions", "x.txt"
+    )
+    (tmp_path / "captions.txt").write_text("a flower\n\nanother\n")
+    assert "empty line 2" in refused(generate, *options, "--captions", tmp_path / "captions.txt")
+
+
+def test_generate_refuses_what_is_no_model_and_a_full_folder(refused, tmp_path):
+    options = ["--text", "a flower", "--output", tmp_path / "out"]
+    assert "config.json" in refused(generate, "--model", tmp_path / "none", *options)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "00000.png").write_bytes(b"mine")
+    assert "already holds files" in refused(generate, "--model", tmp_path / "none", *options)
+    assert (tmp_path / "out" / "00000.png").read_bytes() == b"mine"
+
+
+def test_metrics_survive_a_line_cut_short(tmp_path):
+    whole = json.dumps({"epoch": 1, "loss": 2.0})
+    (tmp_path / "metrics.jsonl").write_text(whole + "\n" + '{"epoch": 2, "lo')
+    assert read_metrics(tmp_path) == [{"epoch": 1, "loss": 2.0}]
+    assert read_metrics(tmp_path / "none") == []
+
+
+def test_flatten_gives_dotted_names():
+    nested = {"a": {"b": 1, "c": {"d": None}}, "e": {}}
+    assert flatten(nested) == {"a.b": 1, "a.c.d": None, "e": "{}"}

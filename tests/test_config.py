@@ -1,0 +1,166 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+from sdn_ray.checks import check_experiment
+from sdn_ray.config import (
+    DatasetConfig,
+    DistillationConfig,
+    ExperimentConfig,
+    GeneratorConfig,
+    TeacherConfig,
+    TrainingConfig,
+    absolute,
+    experiment_from,
+    experiment_parser,
+    parse,
+    read_experiment,
+    to_yaml,
+    with_absolute_paths,
+)
+from sdn_ray.errors import UserError
+from sdn_ray.worker import config_stages
+
+JOBS = Path(__file__).parents[1] / "jobs"
+FIT = TeacherConfig(plan="8,M,16,M", weights="fit")
+
+
+def parsed(*arguments):
+    return experiment_from(parse(experiment_parser("test", ""), arguments))
+
+
+def test_yaml_and_dotted_options_and_defaults(tmp_path):
+    path = tmp_path / "a.yaml"
+    path.write_text("seed: 3\ndistillation: {stage_two: {epochs: 7}, weight_factors: {conv1: 2}}\n")
+    config = parsed("--config", str(path), "--distillation.stage_two.learning_rate", "0.5")
+    assert config.seed == 3
+    assert config.distillation.stage_two.epochs == 7
+    assert config.distillation.stage_two.learning_rate == 0.5
+    assert config.distillation.stage_one == DistillationConfig().stage_one
+    assert config.distillation.weight_factors == {"conv1": 2.0}
+
+
+def test_the_written_config_reads_back(tmp_path):
+    config = parsed("--config", str(JOBS / "flowers64.yaml"), "--training.batch_size", "24")
+    (tmp_path / "config.yaml").write_text(to_yaml(config))
+    assert read_experiment(tmp_path / "config.yaml") == config
+    flat = yaml.safe_load(to_yaml(config))
+    assert flat["training"]["batch_size"] == 24
+    assert flat["evaluation"]["score_test"] is True
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--training.batch_size", "many"], ["training.batch_size", "many"]),
+        (["--training.batch_size", "0"], ["training.batch_size", "0"]),
+        (["--training.batchsize", "3"], ["--training.batchsize"]),
+        (["--distillation.scheme", "gan"], ["distillation.scheme", "gan", "sdn_diverse"]),
+        (["--seed", "-1"], ["seed", "-1"]),
+        (["--config", "/nowhere/x.yaml"], ["config", "/nowhere/x.yaml"]),
+    ],
+)
+def test_a_bad_option_is_named(arguments, words):
+    with pytest.raises(UserError) as error:
+        parsed(*arguments)
+    for word in words:
+        assert word in str(error.value)
+
+
+def test_an_unknown_key_in_a_file_is_named(tmp_path):
+    path = tmp_path / "a.yaml"
+    path.write_text("training: {batch_sizes: 3}\n")
+    with pytest.raises(UserError, match="batch_sizes"):
+        parsed("--config", str(path))
+    with pytest.raises(UserError, match="batch_sizes"):
+        read_experiment(path)
+
+
+@pytest.mark.parametrize("name", ["paper_cub", "paper_flowers"])
+def test_paper_presets_are_the_papers(name):
+    config = read_experiment(JOBS / f"{name}.yaml")
+    assert (config.dataset.image_size, config.dataset.validation_classes) == (224, 0)
+    assert (config.teacher.plan, config.teacher.weights) == ("vgg19", "imagenet")
+    assert config.training.batch_size == 12
+    assert not config.training.flips
+    assert not config.generator.batch_norm
+    assert config.generator.fc_width == 4096
+    assert config.distillation.layer_weights == "paper"
+    stages = config_stages(config)
+    assert [(s.loss, s.epochs, s.learning_rate) for s in stages] == [
+        ("stage_one", 100, 1e-4),
+        ("stage_two", 100, 1e-4),
+    ]
+
+
+@pytest.mark.parametrize("name", ["quickstart", "flowers64", "paper_cub", "paper_flowers"])
+def test_presets_read(name):
+    assert read_experiment(JOBS / f"{name}.yaml").seed == 0
+
+
+def test_flowers64_has_twelve_epochs():
+    stages = config_stages(read_experiment(JOBS / "flowers64.yaml"))
+    assert sum(stage.epochs for stage in stages) == 12
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        (ExperimentConfig(), "teacher.weights: found nothing"),
+        (ExperimentConfig(teacher=TeacherConfig(weights="fit")), "teacher.plan: found nothing"),
+        (
+            ExperimentConfig(teacher=TeacherConfig(weights="/nowhere.safetensors")),
+            "/nowhere.safetensors",
+        ),
+        (
+            ExperimentConfig(teacher=FIT, dataset=DatasetConfig(image_size=66)),
+            "dataset.image_size: found 66, expected a multiple of 4",
+        ),
+        (
+            ExperimentConfig(teacher=FIT, training=TrainingConfig(batch_size=12, workers=5)),
+            "training.batch_size: found 12",
+        ),
+        (
+            ExperimentConfig(teacher=FIT, distillation=DistillationConfig(samples=3)),
+            "distillation.samples: found 3",
+        ),
+        (
+            ExperimentConfig(
+                teacher=FIT, distillation=DistillationConfig(weight_factors={"conv9": 1.0})
+            ),
+            "conv9",
+        ),
+        (
+            ExperimentConfig(
+                teacher=FIT,
+                generator=GeneratorConfig(batch_norm=True),
+                training=TrainingConfig(batch_size=2, workers=2),
+            ),
+            "generator.batch_norm",
+        ),
+    ],
+)
+def test_impossible_combinations_are_refused(config, words):
+    with pytest.raises(UserError) as error:
+        check_experiment(config)
+    assert words in str(error.value)
+
+
+def test_paths_become_absolute(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = ExperimentConfig(
+        dataset=DatasetConfig(root="data"), teacher=replace(FIT, weights="w.safetensors")
+    )
+    config = with_absolute_paths(config)
+    assert config.dataset.root == str(tmp_path / "data")
+    assert config.teacher.weights == str(tmp_path / "w.safetensors")
+    assert config.text.weights == "fit"
+
+
+def test_relative_paths_are_refused_inside_a_job(monkeypatch):
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    with pytest.raises(UserError, match=r"--output: found the relative path 'runs/x'"):
+        absolute("runs/x", "--output")
+    assert absolute("/shared/x", "--output") == "/shared/x"
