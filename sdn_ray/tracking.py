@@ -1,6 +1,7 @@
 """MLflow: the only module that imports it."""
 
 import json
+import logging
 import os
 import warnings
 from collections.abc import Iterator, Mapping
@@ -47,6 +48,8 @@ def open_experiment(config: TrackingConfig) -> tuple[str, str]:
         UserError: when the store cannot be reached; said at once, not after MLflow's retries.
     """
     uri = tracking_uri(config)
+    # Making the tables of a new SQLite file is no news to the user.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
     with _environment(_QUICK):
         try:
             return uri, _experiment_id(uri, config.experiment)
