@@ -109,6 +109,10 @@ class Reporter:
         """Print a line."""
         self._monitor.send.remote("line", text)
 
+    def fail(self, text: str) -> None:
+        """End the command with this error; returns once it is known there."""
+        ray.get(self._monitor.send.remote("error", text))
+
     def progress(self, what: str, done: int, total: int, detail: str = "") -> None:
         """Move the progress bar; also learns whether the user wants to stop."""
         if self._pending is not None:
@@ -160,12 +164,18 @@ class Display:
         self._progress.update(self._task, completed=done, total=total, detail=detail)
 
     def show(self, events: list[tuple[str, Any]]) -> None:
-        """Render what a `Monitor` gathered."""
+        """Render what a `Monitor` gathered.
+
+        Raises:
+            UserError: when a worker reported one.
+        """
         for kind, event in events:
             if kind == "line":
                 self.line(event)
-            else:
+            elif kind == "progress":
                 self.progress(*event)
+            else:
+                raise UserError(event)
 
 
 def watch(work: Callable[[], Result], monitor: Any, display: Display) -> Result:
@@ -176,6 +186,7 @@ def watch(work: Callable[[], Result], monitor: Any, display: Display) -> Result:
 
     Raises:
         Interrupted: after a clean stop.
+        UserError: when the work or one of its workers found one.
     """
     outcome: dict[str, Any] = {}
 
@@ -204,5 +215,8 @@ def watch(work: Callable[[], Result], monitor: Any, display: Display) -> Result:
     if interrupted_at is not None:
         raise Interrupted
     if "error" in outcome:
-        raise outcome["error"]
+        error = outcome["error"]
+        if isinstance(error, ray.exceptions.RayTaskError) and isinstance(error.cause, UserError):
+            raise error.cause
+        raise error
     return outcome["result"]

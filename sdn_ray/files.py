@@ -27,6 +27,8 @@ def replacing(path: str | Path) -> Iterator[Path]:
     partial = path.with_name(f".{path.stem}.{uuid.uuid4().hex}{path.suffix}")
     try:
         yield partial
+        # Some writers leave files that only their owner can read; workers may run as others.
+        partial.chmod(0o644)
         descriptor = os.open(partial, os.O_RDONLY)
         try:
             os.fsync(descriptor)

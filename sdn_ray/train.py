@@ -40,6 +40,7 @@ from sdn_ray.config import (
 )
 from sdn_ray.data.rows import CaptionedDataset
 from sdn_ray.data.splits import ClassSplit, split_classes
+from sdn_ray.distillation.loop import DivergedError
 from sdn_ray.errors import UserError
 from sdn_ray.files import write_text
 from sdn_ray.models.classifiers import load_classifier
@@ -84,8 +85,10 @@ def main(arguments: Sequence[str]) -> int:
             finished = _train(config, run, dataset, split, tracked, resources, display)
     except Interrupted:
         finished = False
-    except BaseException:
+    except BaseException as error:
         recorder.status("FAILED")
+        if isinstance(error, ray.train.TrainingFailedError):
+            print(f"Failed. Once the cause is mended: python -m sdn_ray.train --resume {run}")
         raise
     if not finished:
         recorder.status("KILLED")
@@ -195,15 +198,23 @@ def _train_loop(settings: dict[str, Any]) -> None:
     if device.type == "cpu":
         torch.set_num_threads(max(1, int(settings["cpus"])))
     job, reporter = ray.get(settings["job"])
-    worker = Worker(
-        job,
-        reporter,
-        ray.train.report,
-        rank=context.get_world_rank(),
-        world_size=context.get_world_size(),
-        device=str(device),
-    )
-    worker.run()
+    world_size = context.get_world_size()
+    try:
+        Worker(
+            job,
+            reporter,
+            ray.train.report,
+            rank=context.get_world_rank(),
+            world_size=world_size,
+            device=str(device),
+        ).run()
+    except DivergedError as error:
+        # All workers stop at the same step, and starting them again would change nothing.
+        reporter.fail(str(error))
+    except UserError as error:
+        if world_size > 1:
+            raise  # the others wait for this one, and only Ray can end them
+        reporter.fail(str(error))
 
 
 def _summarise(run: Path, uri: str) -> None:

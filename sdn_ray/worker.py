@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+import torch.distributed as dist
 
 from sdn_ray.config import ExperimentConfig
 from sdn_ray.data.batches import EncodedImages, EpochBatches
@@ -185,7 +186,7 @@ class Worker:
         teacher = load_teacher(str(self.job.teacher))
         weights = config_weights(config, teacher, self.train_data)
         generator = new_generator(config, teacher, self.train_data.embeddings.shape[1])
-        path = latest_checkpoint(self.job.run / "checkpoints")
+        path = self._agreed(latest_checkpoint(self.job.run / "checkpoints"))
         state = load_checkpoint(path) if path else None
         if state and generator.samples != state["samples"]:
             generator.grow_samples(state["samples"], noise=0, seed=0)  # for its shape alone
@@ -212,6 +213,14 @@ class Worker:
                 done, total = run.steps_done(len(self.batches)), run.steps(len(self.batches))
                 self.terminal.line(f"going on from step {done} of {total} ({path.name})")
         return run
+
+    def _agreed(self, path: Path | None) -> Path | None:
+        """The checkpoint that rank 0 found: what another worker sees may be older."""
+        if self.world_size == 1:
+            return path
+        found = [path]
+        dist.broadcast_object_list(found, src=0)
+        return found[0]
 
     def _forget_epochs_after(self, epochs: int) -> None:
         """Drop the records of epochs that the checkpoint has not seen: they come again."""

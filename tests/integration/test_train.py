@@ -132,3 +132,16 @@ def test_two_workers_take_the_steps_of_one(small, tmp_path):
         assert two["loss"] == pytest.approx(one["loss"], rel=1e-4)
     for name, expected in theirs.items():
         assert np.abs(ours[name] - expected).mean() < 2e-3, name
+
+
+def test_a_loss_that_is_no_number_stops_the_run(small, tmp_path):
+    config, _ = small
+    run, log = tmp_path / "run", tmp_path / "log"
+    rate = ("--distillation.stage_one.learning_rate", "1e30")
+    assert train("--config", config, "--output", run, *rate, log=log) == 2
+    (error,) = [line for line in log.read_text().splitlines() if line.startswith("error: ")]
+    for words in ("stage stage_one", "epoch 0", "step ", "term ", "learning_rate"):
+        assert words in error
+    assert "Traceback" not in log.read_text()
+    assert not (run / "model").exists()
+    assert MlflowClient(tracked(run)["uri"]).get_run(tracked(run)["run_id"]).info.status == "FAILED"
