@@ -8,6 +8,8 @@ from sdn_ray.errors import UserError
 from sdn_ray.models.plan import Plan
 from sdn_ray.models.teacher import load_teacher
 
+SMALLEST = 11  # pixels
+
 
 def teacher_plan(config: ExperimentConfig) -> Plan:
     """The plan of the teacher that a configuration asks for.
@@ -40,6 +42,11 @@ def check_experiment(config: ExperimentConfig) -> None:
     """
     plan = teacher_plan(config)
     plan.check_image_size(config.dataset.image_size)
+    if config.dataset.image_size < SMALLEST:
+        raise UserError(
+            f"dataset.image_size: found {config.dataset.image_size}, expected at least {SMALLEST}, "
+            "the side of the window that SSIM looks through"
+        )
     distillation, training = config.distillation, config.training
     check_factors(plan, distillation.weight_factors)
     if distillation.samples > 1 and distillation.scheme != "sdn_diverse":

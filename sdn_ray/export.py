@@ -46,13 +46,13 @@ def export_model(
         "samples": generator.samples,
         "batch_norm": generator.batch_norm,
     }
-    shutil.rmtree(folder, ignore_errors=True)
     with making_folder(folder) as partial:
         state = {name: t.detach().cpu().contiguous() for name, t in generator.state_dict().items()}
         save_file(state, partial / GENERATOR)
         if text_encoder is not None:
             shutil.copyfile(text_encoder, partial / TEXT_ENCODER)
         write_text(partial / CONFIG, json.dumps({"generator": config, "origin": origin}, indent=1))
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def load_model(folder: Path) -> Model:
@@ -66,7 +66,7 @@ def load_model(folder: Path) -> Model:
         config = json.loads(path.read_text(encoding="utf-8"))
         settings = dict(config["generator"])
         generator = Generator(Plan.parse(settings.pop("plan")), **settings)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, UserError) as error:
         raise UserError(
             f"--model: {path} cannot be read ({error}); expected the `model` folder of a "
             "finished run"

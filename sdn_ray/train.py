@@ -46,7 +46,7 @@ from sdn_ray.files import write_text
 from sdn_ray.models.classifiers import load_classifier
 from sdn_ray.prepare import prepare_images, prepare_teacher, prepare_text, read_dataset
 from sdn_ray.tracking import Recorder, TrackedRun, flatten, open_experiment, start_run
-from sdn_ray.worker import TrainingJob, Worker, read_metrics
+from sdn_ray.worker import TEST_SPLITS, TrainingJob, Worker, read_metrics
 
 DESCRIPTION = (
     "Train a Symmetrical Distillation Network. Without --config it runs jobs/quickstart.yaml: the "
@@ -68,6 +68,12 @@ def main(arguments: Sequence[str]) -> int:
     )
     if config.evaluation.classifier:
         load_classifier(config.evaluation.classifier)  # its errors belong here, not in a worker
+        test_images = len(dataset.rows_of(split.test))
+        if config.evaluation.score_test and test_images < TEST_SPLITS:
+            raise UserError(
+                f"evaluation.classifier: the {test_images} test images cannot be scored in "
+                f"{TEST_SPLITS} splits; use more, or --evaluation.score_test false"
+            )
     start_ray()
     resources = worker_resources(config.training)
     tracked = _tracked_run(run) if resumed else None

@@ -92,6 +92,11 @@ def store_precomputed(
         own = embeddings.get(row.image_path.stem)
         if own is None:
             raise UserError(f"text.embeddings: {source} has no embeddings of {row.image_path.stem}")
+        if len(own) != len(row.captions):
+            raise UserError(
+                f"text.embeddings: {source} has {len(own)} embeddings of {row.image_path.stem}, "
+                f"expected {len(row.captions)}, one a caption"
+            )
         parts.append(own)
         rows.append(list(range(count, count + len(own))))
         count += len(own)

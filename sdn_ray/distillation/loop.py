@@ -54,7 +54,7 @@ class ProgressReport:
     epoch: int  # of the stage, from 0
     steps_done: int  # of the run
     steps: int  # of the run
-    loss: float  # mean over the steps since the last report
+    loss: float  # mean over the last steps
     images_per_second: float  # in these steps
 
 
@@ -159,6 +159,20 @@ class Distillation:
     def _new_optimizer(self, stage: Stage) -> torch.optim.Optimizer:
         return torch.optim.Adam(self.generator.parameters(), lr=stage.learning_rate, fused=True)
 
+    def check_weights(self, stage: Stage) -> None:
+        """Refuse weights that a last update spoiled, before anything keeps them.
+
+        Raises:
+            DivergedError: when a weight is NaN or infinite.
+        """
+        for name, parameter in self.generator.named_parameters():
+            if not parameter.isfinite().all():
+                raise DivergedError(
+                    f"the weights {name} became NaN or infinite in stage {stage.name}, epoch "
+                    f"{self.position.epoch + 1}, step {self.position.step}. Try a lower learning "
+                    f"rate ({stage.option}.learning_rate)"
+                )
+
     def begin_stage(self, stage: Stage) -> nn.Module:
         """Make the generator and the optimiser what a stage needs; return what the steps call."""
         if self.generator.samples != stage.samples:
@@ -201,8 +215,8 @@ class Distillation:
             name = term_names(stage.loss, self.teacher.plan.names)[term]
             raise DivergedError(
                 f"the loss became {terms[step, term].item()} in stage {stage.name}, epoch "
-                f"{self.position.epoch}, step {self.position.step - len(terms) + step}: term "
-                f"{name}. Try a lower learning rate (distillation.{stage.name}.learning_rate)"
+                f"{self.position.epoch + 1}, step {self.position.step - len(terms) + step + 1}: "
+                f"term {name}. Try a lower learning rate ({stage.option}.learning_rate)"
             )
         self.unread.clear()
         self.epoch_sum = terms.sum(0) + (self.epoch_sum if len(self.epoch_sum) else 0)
@@ -262,12 +276,15 @@ def _epoch(
             images_per_second=batches.batch_size * len(terms) / (now - reported),
         )
         if _agreed(hooks.on_progress(report), run):
+            run.check_weights(stage)
             return True
         if checkpoint:
+            run.check_weights(stage)
             hooks.on_checkpoint(run, False)
         reported = time.perf_counter()
     if run.unread:
         run.read_terms(stage)
+    run.check_weights(stage)
     elapsed = time.perf_counter() - began
     means = (run.epoch_sum / steps).tolist()
     names = term_names(stage.loss, run.teacher.plan.names)

@@ -16,6 +16,12 @@ class Stage:
     learning_rate: float
     samples: int = 1  # n, the images the generator draws for one caption in this stage
 
+    @property
+    def option(self) -> str:
+        """Where the configuration has this stage's epochs and learning rate."""
+        first = self.loss in ("image", "stage_one")
+        return f"distillation.{'stage_one' if first else 'stage_two'}"
+
 
 def scheme_stages(
     scheme: str,

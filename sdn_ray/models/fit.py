@@ -96,8 +96,10 @@ def fit_teacher(
     place = np.zeros(len(labels))
     for label in range(len(classes)):
         own = order[labels[order] == label]
-        place[own] = np.arange(len(own)) / len(own)
+        place[own] = np.arange(len(own)) / len(own) if len(own) > 1 else 1
     held, kept = np.flatnonzero(place < HELD_OUT), np.flatnonzero(place >= HELD_OUT)
+    if not len(held):
+        raise UserError("teacher.weights: `fit` found one image a class, expected at least 2")
     steps = len(kept) // batch_size
     if not steps:
         raise UserError(

@@ -1,6 +1,7 @@
 """The teacher D (section 3.2): the frozen convolutions of a discriminative VGG."""
 
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -111,12 +112,12 @@ def _imagenet_teacher(plan: str | None) -> Teacher:
 
     choice = get_model_weights(plan).IMAGENET1K_V1
     try:
-        state = choice.get_state_dict(progress=True, check_hash=True)
-    except OSError as error:
+        state = choice.get_state_dict(progress=True, check_hash=True, weights_only=True)
+    except (OSError, RuntimeError, EOFError, UnpicklingError, IndexError) as error:
         raise UserError(
-            f"teacher.weights: `imagenet` needs {choice.url}, which could not be downloaded "
-            f"({error}). Put that file into {torch.hub.get_dir()}/checkpoints, give a safetensors "
-            "file instead, or use `fit` to train the teacher on the training classes"
+            f"teacher.weights: `imagenet` needs {choice.url}, which could not be downloaded or "
+            f"read ({error}). Put that file, whole, into {torch.hub.get_dir()}/checkpoints, give a "
+            "safetensors file instead, or use `fit` to train the teacher on the training classes"
         ) from error
     features = {key: value for key, value in state.items() if key.startswith("features.")}
     return _load_state(Teacher(Plan.parse(plan)), features, choice.url)

@@ -140,7 +140,7 @@ def test_a_loss_that_is_no_number_stops_the_run(small, tmp_path):
     rate = ("--distillation.stage_one.learning_rate", "1e30")
     assert train("--config", config, "--output", run, *rate, log=log) == 2
     (error,) = [line for line in log.read_text().splitlines() if line.startswith("error: ")]
-    for words in ("stage stage_one", "epoch 0", "step ", "term ", "learning_rate"):
+    for words in ("stage stage_one", "epoch 1", "step ", "term ", "learning_rate"):
         assert words in error
     assert "Traceback" not in log.read_text()
     assert not (run / "model").exists()

@@ -103,6 +103,8 @@ def test_an_image_size_that_cannot_be_halved(size):
         plan.feature_shapes(size)
 
 
-@pytest.mark.parametrize(("text", "size"), [("vgg16", 32), ("vgg16", 224), ("4,5", 7), (PRUNED, 48)])
+@pytest.mark.parametrize(
+    ("text", "size"), [("vgg16", 32), ("vgg16", 224), ("4,5", 7), (PRUNED, 48)]
+)
 def test_image_sizes_that_can_be_halved(text, size):
     Plan.parse(text).check_image_size(size)

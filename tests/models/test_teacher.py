@@ -129,7 +129,9 @@ def test_a_file_that_does_not_say_its_plan(tmp_path):
     with pytest.raises(UserError, match=r"plain\.safetensors has no `plan`.*give teacher\.plan"):
         load_teacher(str(path))
     images = torch.randn(1, 3, 4, 4)
-    for own, expected in zip(load_teacher(str(path), "4,M,6")(images), teacher(images), strict=True):
+    for own, expected in zip(
+        load_teacher(str(path), "4,M,6")(images), teacher(images), strict=True
+    ):
         assert torch.equal(own, expected)
 
 
@@ -205,12 +207,15 @@ def test_imagenet_weights_put_there_by_hand(no_network):
     assert all((value == 0.25).all() for value in teacher.state_dict().values())
 
 
-def test_damaged_imagenet_weights(no_network):
-    torch.save({"features.0.bias": torch.zeros(5000)}, vgg11_file(no_network))
+@pytest.mark.parametrize("as_zip", [True, False])  # torchvision's files are of the older format
+def test_damaged_imagenet_weights(no_network, as_zip):
+    state = {"features.0.bias": torch.zeros(5000)}
+    torch.save(state, vgg11_file(no_network), _use_new_zipfile_serialization=as_zip)
     data = vgg11_file(no_network).read_bytes()
-    vgg11_file(no_network).write_bytes(data[: len(data) // 2])
-    with pytest.raises(UserError, match="vgg11"):
-        load_teacher("imagenet", "vgg11")
+    for length in (100, len(data) // 2, len(data) - 1):
+        vgg11_file(no_network).write_bytes(data[:length])
+        with pytest.raises(UserError, match=vgg11_file(no_network).name):
+            load_teacher("imagenet", "vgg11")
 
 
 class Trap:

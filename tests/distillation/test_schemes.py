@@ -1,0 +1,51 @@
+import pytest
+
+from sdn_ray.distillation.losses import LOSSES
+from sdn_ray.distillation.schemes import SCHEMES, Stage, scheme_stages
+
+RATES = (1e-3, 2e-4)
+
+
+def stages(scheme, **options):
+    return scheme_stages(scheme, epochs=(3, 5), learning_rates=RATES, **options)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "expected"),
+    [
+        ("image", [Stage("image", "image", 8, 1e-3)]),
+        ("stage_one", [Stage("stage_one", "stage_one", 8, 1e-3)]),
+        ("stage_two", [Stage("stage_two", "stage_two", 8, 2e-4)]),
+        ("joint", [Stage("joint", "joint", 8, 2e-4)]),
+        (
+            "sdn",
+            [Stage("stage_one", "stage_one", 3, 1e-3), Stage("stage_two", "stage_two", 5, 2e-4)],
+        ),
+        (
+            "sdn_diverse",
+            [
+                Stage("stage_one", "stage_one", 3, 1e-3, 4),
+                Stage("stage_two", "stage_two", 5, 2e-4, 4),
+            ],
+        ),
+    ],
+)
+def test_stages(scheme, expected):
+    assert list(stages(scheme, samples=4)) == expected
+
+
+def test_growing_starts_with_one_sample():
+    assert [stage.samples for stage in stages("sdn_diverse", samples=4, grow=True)] == [1, 4]
+
+
+@pytest.mark.parametrize("scheme", ["image", "stage_one", "stage_two", "joint", "sdn"])
+@pytest.mark.parametrize("grow", [False, True])
+def test_one_sample_but_in_diverse_synthesis(scheme, grow):
+    assert {stage.samples for stage in stages(scheme, samples=4, grow=grow)} == {1}
+
+
+def test_table_3_and_its_equal_epochs():
+    assert SCHEMES == ("image", "stage_one", "stage_two", "joint", "sdn", "sdn_diverse")
+    for scheme in SCHEMES:
+        assert sum(stage.epochs for stage in stages(scheme)) == 8
+        assert all(stage.loss in LOSSES for stage in stages(scheme))
