@@ -1,8 +1,12 @@
 import os
+import shutil
 
+import numpy as np
 import pytest
 from ray.cluster_utils import Cluster
+from scipy.io import savemat
 
+from sdn_ray.data.oxford_flowers import read_oxford_flowers
 from tests.integration.small import train, write_config
 
 
@@ -30,3 +34,21 @@ def small(ray_cluster, tmp_path_factory):
     status = train("--config", config, "--output", run, log=folder / "undisturbed.log")
     assert status == 0, (folder / "undisturbed.log").read_text()
     return config, run
+
+
+@pytest.fixture
+def photographs(shared, tmp_path):
+    """Sixty real photographs, ten of each of six classes, in the data set's own layout."""
+    source = shared / "data" / "oxford-flowers-102-64px"
+    root = tmp_path / "flowers"
+    (root / "jpg").mkdir(parents=True)
+    whole = read_oxford_flowers(source)
+    rows = [row for class_id in range(1, 7) for row in whole.rows_of([class_id])[:10]]
+    for number, row in enumerate(rows, 1):
+        shutil.copy(row.image_path, root / "jpg" / f"image_{number:05d}.jpg")
+        captions = root / "text_c10" / f"class_{row.class_id:05d}"
+        captions.mkdir(parents=True, exist_ok=True)
+        (captions / f"image_{number:05d}.txt").write_text("\n".join(row.captions))
+    labels = np.array([[row.class_id for row in rows]], dtype=np.uint8)
+    savemat(root / "imagelabels.mat", {"labels": labels})
+    return root

@@ -1,10 +1,7 @@
-import shutil
-
 import numpy as np
 import pytest
 import ray
 from PIL import Image
-from scipy.io import savemat
 
 from sdn_ray.config import DatasetConfig
 from sdn_ray.data.oxford_flowers import read_oxford_flowers
@@ -17,26 +14,6 @@ def joined(ray_cluster):
     ray.init(address=ray_cluster, log_to_driver=False)
     yield
     ray.shutdown()
-
-
-@pytest.fixture
-def photographs(shared, tmp_path):
-    """Sixty real photographs in the data set's own layout."""
-    source = shared / "data" / "oxford-flowers-102-64px"
-    root = tmp_path / "flowers"
-    (root / "jpg").mkdir(parents=True)
-    for name in ("allclasses.txt", "class_names.json"):
-        shutil.copy(source / name, root)
-    whole = read_oxford_flowers(source)
-    rows = whole.rows[:60]
-    labels = np.array([[row.class_id for row in rows]], dtype=np.uint8)
-    savemat(root / "imagelabels.mat", {"labels": labels})
-    for row in rows:
-        shutil.copy(row.image_path, root / "jpg")
-        captions = root / "text_c10" / f"class_{row.class_id:05d}"
-        captions.mkdir(parents=True, exist_ok=True)
-        (captions / f"{row.image_path.stem}.txt").write_text("\n".join(row.captions))
-    return root
 
 
 def prepared(root, tmp_path, **options):
