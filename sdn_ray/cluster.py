@@ -2,13 +2,13 @@
 
 import contextlib
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import ray
+import ray.data
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -36,14 +36,11 @@ def start_ray() -> None:
     """Join the cluster that the environment names, else start one on this machine."""
     if ray.is_initialized():
         return
-    # Ray's own progress bars would fight with ours for the terminal.
-    os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     # Workers speak to the terminal through a `Monitor`; their own logs stay in the dashboard.
     ray.init(logging_level=logging.WARNING, log_to_driver=False)
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    # Ray Data's progress bars would fight with ours for the terminal, and it warns of their lack.
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
 
 
 def worker_resources(config: TrainingConfig) -> dict[str, float]:

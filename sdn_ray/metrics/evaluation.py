@@ -68,7 +68,9 @@ def evaluate_generator(
     if score is not None:
         result = score.compute()
         name = score_name(classifier.name)
-        scores |= {name: result.mean, f"{name}_std": result.std}
+        scores[name] = result.mean
+        if splits > 1:
+            scores[f"{name}_std"] = result.std
     if species is not None:
         readings = measure_attributes(np.concatenate(seen))
         scores |= agreement(readings, species)
