@@ -3,7 +3,6 @@
 import contextlib
 import logging
 import threading
-import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -20,16 +19,11 @@ from rich.progress import (
 )
 
 from sdn_ray.config import TrainingConfig
-from sdn_ray.errors import UserError
+from sdn_ray.errors import Interrupted, UserError
 
 Result = TypeVar("Result")
 
 _POLL_SECONDS = 0.25
-_STOP_PATIENCE_SECONDS = 120
-
-
-class Interrupted(Exception):
-    """The user pressed Ctrl-C and the work has come to a clean stop."""
 
 
 def start_ray() -> None:
@@ -62,11 +56,23 @@ def worker_resources(config: TrainingConfig) -> dict[str, float]:
             f"training.workers: found {config.workers}, but the cluster has {cpus} CPUs; each "
             "worker needs at least one"
         )
-    share = config.cpus_per_worker or max(1, cpus // config.workers)
-    if share * config.workers > cpus:
+    # A worker lives on one node, so the nodes count, not their sum.
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+    def fits(share: int) -> bool:
+        places = [int(node.get("CPU", 0)) // share for node in nodes]
+        if use_gpu:
+            places = [
+                min(p, int(node.get("GPU", 0))) for p, node in zip(places, nodes, strict=True)
+            ]
+        return sum(places) >= config.workers
+
+    share = config.cpus_per_worker or next((s for s in range(cpus, 0, -1) if fits(s)), 1)
+    if not fits(share):
         raise UserError(
-            f"training.cpus_per_worker: {share} for each of {config.workers} workers, but the "
-            f"cluster has {cpus} CPUs"
+            f"training.cpus_per_worker: {share} for each of {config.workers} workers"
+            + (" with a GPU each" if use_gpu else "")
+            + f", but the cluster's nodes have {[int(node.get('CPU', 0)) for node in nodes]} CPUs"
         )
     return {"CPU": share, "GPU": 1} if use_gpu else {"CPU": share}
 
@@ -175,11 +181,13 @@ class Display:
                 raise UserError(event)
 
 
-def watch(work: Callable[[], Result], monitor: Any, display: Display) -> Result:
+def watch(
+    work: Callable[[], Result], monitor: Any, display: Display, *, checkpoints: bool
+) -> Result:
     """Run ``work`` in a thread and show what its workers report, until it ends.
 
     On Ctrl-C the workers are asked to stop at their next resting point; a second Ctrl-C leaves at
-    once.
+    once, as does the first where the work keeps no ``checkpoints``.
 
     Raises:
         Interrupted: after a clean stop.
@@ -195,25 +203,23 @@ def watch(work: Callable[[], Result], monitor: Any, display: Display) -> Result:
 
     thread = threading.Thread(target=run, name="work", daemon=True)
     thread.start()
-    interrupted_at: float | None = None
+    interrupted = False
     while thread.is_alive():
         try:
             thread.join(_POLL_SECONDS)
             display.show(ray.get(monitor.take.remote()))
         except KeyboardInterrupt:
-            if interrupted_at is not None:
-                raise
-            interrupted_at = time.monotonic()
+            if interrupted or not checkpoints:
+                raise Interrupted from None
+            interrupted = True
             monitor.stop.remote()
             display.line("Stopping after a last checkpoint; Ctrl-C again leaves at once.")
-        if interrupted_at and time.monotonic() - interrupted_at > _STOP_PATIENCE_SECONDS:
-            break
     display.show(ray.get(monitor.take.remote()))
-    if interrupted_at is not None:
-        raise Interrupted
     if "error" in outcome:
         error = outcome["error"]
         if isinstance(error, ray.exceptions.RayTaskError) and isinstance(error.cause, UserError):
             raise error.cause
         raise error
+    if interrupted and not outcome["result"]:
+        raise Interrupted
     return outcome["result"]

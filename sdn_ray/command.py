@@ -3,8 +3,7 @@
 import sys
 from collections.abc import Callable, Sequence
 
-from sdn_ray.cluster import Interrupted
-from sdn_ray.errors import UserError
+from sdn_ray.errors import Interrupted, UserError
 
 USER_ERROR, INTERRUPTED = 2, 130
 

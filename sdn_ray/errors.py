@@ -1,4 +1,4 @@
-"""The one exception for what a user or a file got wrong."""
+"""What ends a command early: something wrong with its input, or the user's wish."""
 
 
 class UserError(Exception):
@@ -6,3 +6,7 @@ class UserError(Exception):
 
     Commands print the message alone, without a traceback, and exit with status 2.
     """
+
+
+class Interrupted(Exception):
+    """The user pressed Ctrl-C and the work has come to a clean stop."""

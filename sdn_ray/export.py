@@ -46,13 +46,23 @@ def export_model(
         "samples": generator.samples,
         "batch_norm": generator.batch_norm,
     }
+    has_encoder = text_encoder is not None
     with making_folder(folder) as partial:
         state = {name: t.detach().cpu().contiguous() for name, t in generator.state_dict().items()}
         save_file(state, partial / GENERATOR)
         if text_encoder is not None:
             shutil.copyfile(text_encoder, partial / TEXT_ENCODER)
-        write_text(partial / CONFIG, json.dumps({"generator": config, "origin": origin}, indent=1))
-        shutil.rmtree(folder, ignore_errors=True)
+        write_text(
+            partial / CONFIG,
+            json.dumps(
+                {"generator": config, "text_encoder": has_encoder, "origin": origin}, indent=1
+            ),
+        )
+        older = folder.with_name(f".{folder.name}.older")
+        shutil.rmtree(older, ignore_errors=True)
+        if folder.exists():
+            folder.rename(older)
+    shutil.rmtree(older, ignore_errors=True)
 
 
 def load_model(folder: Path) -> Model:
@@ -66,6 +76,7 @@ def load_model(folder: Path) -> Model:
         config = json.loads(path.read_text(encoding="utf-8"))
         settings = dict(config["generator"])
         generator = Generator(Plan.parse(settings.pop("plan")), **settings)
+        has_encoder = bool(config["text_encoder"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError, UserError) as error:
         raise UserError(
             f"--model: {path} cannot be read ({error}); expected the `model` folder of a "
@@ -78,6 +89,5 @@ def load_model(folder: Path) -> Model:
         raise UserError(
             f"--model: {path} cannot be read as this model's generator ({error})"
         ) from error
-    encoder = folder / TEXT_ENCODER
-    text = load_text_encoder(encoder).eval() if encoder.exists() else None
+    text = load_text_encoder(folder / TEXT_ENCODER).eval() if has_encoder else None
     return Model(generator.eval(), text, config)

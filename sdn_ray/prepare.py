@@ -26,6 +26,7 @@ from sdn_ray.data.prepared import (
 from sdn_ray.data.rows import BadItem, CaptionedDataset
 from sdn_ray.data.splits import ClassSplit
 from sdn_ray.data.synthetic_flowers import read_synthetic_flowers, write_synthetic_flowers
+from sdn_ray.data.synthetic_species import SPECIES
 from sdn_ray.errors import UserError
 from sdn_ray.files import file_hash, fingerprint, making_folder, write_text
 from sdn_ray.models.features import pooled_features
@@ -38,6 +39,7 @@ from sdn_ray.text.training import CaptionedFeatures, TextEpoch, train_text_encod
 
 OnProgress = Callable[[str, int, int], None]  # (what, done, total)
 _DECODE_BATCH = 64
+DRAWING_VERSION = 1  # to raise with any change to how the embedded data set is drawn or told
 
 
 def cache_folder(config: DatasetConfig) -> Path:
@@ -57,7 +59,8 @@ def read_dataset(config: DatasetConfig) -> CaptionedDataset:
                 f"dataset.root: found {config.root}, expected none for synthetic_flowers, which "
                 "is drawn into dataset.cache"
             )
-        root = cache_folder(config) / f"synthetic_flowers-{config.image_size}"
+        drawn = fingerprint(DRAWING_VERSION, {str(k): asdict(v) for k, v in SPECIES.items()})
+        root = cache_folder(config) / f"synthetic_flowers-{config.image_size}-{drawn}"
         if not root.is_dir():
             print(f"drawing the embedded data set into {root}, once")
         write_synthetic_flowers(root, image_size=config.image_size)
@@ -250,7 +253,7 @@ def _fit_text(
     reporter: Reporter,
 ) -> None:
     text, device = config.text, _task_device()
-    network = load_teacher(str(teacher))
+    network = load_teacher(str(teacher), config.teacher.plan)
 
     def part(class_ids: tuple[int, ...]) -> CaptionedFeatures:
         members = _members(images, class_ids)
@@ -271,10 +274,10 @@ def _fit_text(
     def on_epoch(epoch: TextEpoch) -> None:
         detail = f"loss {epoch.loss:.3f}"
         if epoch.validation_accuracy is not None:
-            detail += f"  zero-shot accuracy {epoch.validation_accuracy:.1%}"
+            detail += f"  zero-shot accuracy {epoch.validation_accuracy:.1%} on validation classes"
         reporter.progress("training the text encoder", epoch.epoch, epoch.epochs, detail)
         if epoch.epoch == epoch.epochs:
-            reporter.line(f"text encoder: {epoch.epochs} epochs, {detail} on validation classes")
+            reporter.line(f"text encoder: {epoch.epochs} epochs, {detail}")
 
     encoder = train_text_encoder(
         train.captions,

@@ -3,8 +3,9 @@
 import json
 import logging
 import os
+import sqlite3
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +15,13 @@ from mlflow.entities import Metric, Param
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from mlflow.utils.time import get_current_time_millis
+from sqlalchemy.exc import SQLAlchemyError
 
-from sdn_ray.config import TrackingConfig
+from sdn_ray.config import TrackingConfig, absolute
 from sdn_ray.errors import UserError
 
 DEFAULT_STORE = Path("runs") / "mlflow.db"
+_SQLITE = "sqlite:///"
 _MAX_PARAM_LENGTH = 500
 _QUICK = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
 
@@ -34,11 +37,11 @@ class TrackedRun:
 
 def tracking_uri(config: TrackingConfig) -> str:
     """The configured store, MLFLOW_TRACKING_URI, or a SQLite file under ``runs/``."""
-    return config.uri or os.environ.get("MLFLOW_TRACKING_URI") or _sqlite(DEFAULT_STORE)
-
-
-def _sqlite(path: Path) -> str:
-    return f"sqlite:///{path.absolute()}"
+    uri = config.uri or os.environ.get("MLFLOW_TRACKING_URI") or f"{_SQLITE}{DEFAULT_STORE}"
+    # Workers have working directories of their own, so a path must not depend on it.
+    if uri.startswith(_SQLITE):
+        return _SQLITE + absolute(uri.removeprefix(_SQLITE), "tracking.uri")
+    return uri if ":" in uri else absolute(uri, "tracking.uri")
 
 
 def open_experiment(config: TrackingConfig) -> tuple[str, str]:
@@ -53,7 +56,7 @@ def open_experiment(config: TrackingConfig) -> tuple[str, str]:
     with _environment(_QUICK):
         try:
             return uri, _experiment_id(uri, config.experiment)
-        except (MlflowException, OSError) as error:
+        except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
             reason = str(error).splitlines()[0][:300]
             raise UserError(
                 f"tracking.uri: the MLflow store {uri} cannot be used ({reason}); expected a "
@@ -64,11 +67,12 @@ def open_experiment(config: TrackingConfig) -> tuple[str, str]:
 
 def _experiment_id(uri: str, name: str) -> str:
     artifacts = None
-    if uri.startswith("sqlite:///"):
+    if uri.startswith(_SQLITE):
+        path = Path(uri.removeprefix(_SQLITE))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        sqlite3.connect(path).close()  # fails at once, where MLflow would try for minutes
         # MLflow's own default is relative to the working directory, which workers do not share.
-        folder = Path(uri.removeprefix("sqlite:///")).absolute().parent
-        folder.mkdir(parents=True, exist_ok=True)
-        artifacts = (folder / "mlartifacts").as_uri()
+        artifacts = (path.parent / "mlartifacts").as_uri()
     client = MlflowClient(uri)
     experiment = client.get_experiment_by_name(name)
     if experiment is not None:
@@ -93,45 +97,49 @@ class Recorder:
 
     The run folder holds all of it too, so a server that fails in the middle of a training costs a
     warning, not the training.
+
+    Args:
+        run: to record into.
+        warn: told once a call what could not be recorded.
     """
 
-    def __init__(self, run: TrackedRun) -> None:
-        self.run = run
+    def __init__(self, run: TrackedRun, warn: Callable[[str], None] = warnings.warn) -> None:
+        self.run, self._warn = run, warn
         self._client = MlflowClient(run.uri)
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
         """Record metrics of one epoch."""
         now = get_current_time_millis()
         entries = [Metric(name, float(value), now, step) for name, value in values.items()]
-        with _forgiving(self.run.uri):
+        with self._forgiving():
             self._client.log_batch(self.run.run_id, metrics=entries)
 
     def file(self, path: Path, folder: str | None = None) -> None:
         """Record a file, under a folder of the run's artifacts."""
-        with _forgiving(self.run.uri):
+        with self._forgiving():
             self._client.log_artifact(self.run.run_id, str(path), folder)
 
     def folder(self, path: Path, folder: str) -> None:
         """Record a folder with all that is in it."""
-        with _forgiving(self.run.uri):
+        with self._forgiving():
             self._client.log_artifacts(self.run.run_id, str(path), folder)
 
     def status(self, status: str) -> None:
         """Set RUNNING, FINISHED, FAILED or KILLED."""
-        with _forgiving(self.run.uri):
+        with self._forgiving():
             if status == "RUNNING":
                 self._client.update_run(self.run.run_id, status)
             else:
                 self._client.set_terminated(self.run.run_id, status)
 
-
-@contextmanager
-def _forgiving(uri: str) -> Iterator[None]:
-    try:
-        yield
-    except (MlflowException, OSError) as error:
-        reason = str(error).splitlines()[0][:200]
-        warnings.warn(f"MLflow at {uri} did not record: {reason}", stacklevel=3)
+    @contextmanager
+    def _forgiving(self) -> Iterator[None]:
+        with _environment(_QUICK):
+            try:
+                yield
+            except (MlflowException, SQLAlchemyError, OSError) as error:
+                reason = str(error).splitlines()[0][:200]
+                self._warn(f"MLflow at {self.run.uri} did not record: {reason}")
 
 
 @contextmanager

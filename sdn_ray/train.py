@@ -19,7 +19,6 @@ from rich.table import Table
 from sdn_ray.checks import check_experiment
 from sdn_ray.cluster import (
     Display,
-    Interrupted,
     Monitor,
     Reporter,
     start_ray,
@@ -41,7 +40,7 @@ from sdn_ray.config import (
 from sdn_ray.data.rows import CaptionedDataset
 from sdn_ray.data.splits import ClassSplit, split_classes
 from sdn_ray.distillation.loop import DivergedError
-from sdn_ray.errors import UserError
+from sdn_ray.errors import Interrupted, UserError
 from sdn_ray.files import write_text
 from sdn_ray.models.classifiers import load_classifier
 from sdn_ray.prepare import prepare_images, prepare_teacher, prepare_text, read_dataset
@@ -68,12 +67,6 @@ def main(arguments: Sequence[str]) -> int:
     )
     if config.evaluation.classifier:
         load_classifier(config.evaluation.classifier)  # its errors belong here, not in a worker
-        test_images = len(dataset.rows_of(split.test))
-        if config.evaluation.score_test and test_images < TEST_SPLITS:
-            raise UserError(
-                f"evaluation.classifier: the {test_images} test images cannot be scored in "
-                f"{TEST_SPLITS} splits; use more, or --evaluation.score_test false"
-            )
     start_ray()
     resources = worker_resources(config.training)
     tracked = _tracked_run(run) if resumed else None
@@ -160,6 +153,7 @@ def _train(
         f"{config.dataset.name}: {counts[0]} training, {counts[1]} validation and {counts[2]} "
         f"test images of {len(split.train)}, {len(split.validation)} and {len(split.test)} classes"
     )
+    _check_sizes(config, counts[0], counts[2])
     monitor = Monitor.remote()
     reporter = Reporter(monitor)
 
@@ -168,9 +162,24 @@ def _train(
         captions, encoder = prepare_text(config, images, split, teacher, resources, reporter)
         return TrainingJob(config, run, images, captions, split, teacher, encoder, tracked)
 
-    job = watch(prepare, monitor, display)
+    job = watch(prepare, monitor, display, checkpoints=False)
     display.line(f"prepared in {time.perf_counter() - began:.0f} s; starting the workers")
-    return watch(lambda: fit(job, resources, reporter), monitor, display)
+    return watch(lambda: fit(job, resources, reporter), monitor, display, checkpoints=True)
+
+
+def _check_sizes(config: ExperimentConfig, train_images: int, test_images: int) -> None:
+    """Refuse parts of a data set that are too small, before hours are spent on them."""
+    if train_images < config.training.batch_size:
+        raise UserError(
+            f"training.batch_size: found {config.training.batch_size}, expected at most the "
+            f"{train_images} training images"
+        )
+    least = TEST_SPLITS if config.evaluation.classifier else 1
+    if config.evaluation.score_test and test_images < least:
+        raise UserError(
+            f"evaluation.score_test: found {test_images} test images, expected at least {least}; "
+            "use more, or --evaluation.score_test false"
+        )
 
 
 def fit(job: TrainingJob, resources: dict[str, float], reporter: Reporter) -> bool:
@@ -218,9 +227,9 @@ def _train_loop(settings: dict[str, Any]) -> None:
         # All workers stop at the same step, and starting them again would change nothing.
         reporter.fail(str(error))
     except UserError as error:
+        reporter.fail(str(error))
         if world_size > 1:
             raise  # the others wait for this one, and only Ray can end them
-        reporter.fail(str(error))
 
 
 def _summarise(run: Path, uri: str) -> None:

@@ -36,8 +36,9 @@ from sdn_ray.distillation.loop import (
     distill,
 )
 from sdn_ray.distillation.schemes import Stage, scheme_stages
+from sdn_ray.errors import UserError
 from sdn_ray.export import export_model
-from sdn_ray.files import sole_writer, write_text
+from sdn_ray.files import file_hash, sole_writer, write_text
 from sdn_ray.metrics.evaluation import evaluate_generator, spread
 from sdn_ray.models.classifiers import Classifier, load_classifier
 from sdn_ray.models.drawing import draw_images
@@ -116,6 +117,12 @@ def config_weights(config: ExperimentConfig, teacher: Teacher, data: EncodedImag
     )
 
 
+def stored_weights(state: dict[str, Any]) -> LayerWeights:
+    """The layer weights that a checkpoint carries."""
+    weights = state["layer_weights"]
+    return LayerWeights(tuple(weights["layers"]), weights["image"])
+
+
 class Worker:
     """One of the data-parallel workers of a training; rank 0 also keeps the run folder.
 
@@ -141,7 +148,7 @@ class Worker:
         self.job, self.config, self.terminal, self.report = job, job.config, terminal, report
         self.rank, self.world_size, self.device = rank, world_size, device
         self.train_data = job.captions.encoded(job.images, job.split.train)
-        self.recorder = Recorder(job.tracked) if rank == 0 and job.tracked else None
+        self.recorder = Recorder(job.tracked, terminal.line) if rank == 0 and job.tracked else None
         self.classifier: Classifier | None = None
         if rank == 0 and self.config.evaluation.classifier:
             self.classifier = load_classifier(self.config.evaluation.classifier, device)
@@ -183,13 +190,17 @@ class Worker:
 
     def _restore(self) -> Distillation:
         config, options = self.config, self.config.training
-        teacher = load_teacher(str(self.job.teacher))
-        weights = config_weights(config, teacher, self.train_data)
+        teacher = load_teacher(str(self.job.teacher), config.teacher.plan)
         generator = new_generator(config, teacher, self.train_data.embeddings.shape[1])
         path = self._agreed(latest_checkpoint(self.job.run / "checkpoints"))
         state = load_checkpoint(path) if path else None
-        if state and generator.samples != state["samples"]:
-            generator.grow_samples(state["samples"], noise=0, seed=0)  # for its shape alone
+        if state:
+            self._check_same(state["identity"], path)
+            weights = stored_weights(state)
+            if generator.samples != state["samples"]:
+                generator.grow_samples(state["samples"], noise=0, seed=0)  # for its shape alone
+        else:
+            weights = config_weights(config, teacher, self.train_data)
         run = Distillation(
             generator,
             teacher,
@@ -213,6 +224,30 @@ class Worker:
                 done, total = run.steps_done(len(self.batches)), run.steps(len(self.batches))
                 self.terminal.line(f"going on from step {done} of {total} ({path.name})")
         return run
+
+    def _identity(self) -> dict[str, Any]:
+        """What the steps of a run depend on, and what must be the same when it goes on."""
+        config, job = self.config, self.job
+        return {
+            "seed": config.seed,
+            "generator": asdict(config.generator),
+            "distillation": asdict(config.distillation),
+            "training.batch_size": config.training.batch_size,
+            "training.flips": config.training.flips,
+            "training.precision": config.training.precision,
+            "prepared images": job.images.key,
+            "training classes": list(job.split.train),
+            "caption embeddings": job.captions.folder.name,
+            "teacher": file_hash(job.teacher),
+        }
+
+    def _check_same(self, before: dict[str, Any], path: Path) -> None:
+        for name, now in self._identity().items():
+            if before[name] != now:
+                raise UserError(
+                    f"--resume: {name}: found {now}, but {path} was written with {before[name]}; "
+                    "expected the same data, cache and settings as when the run began"
+                )
 
     def _agreed(self, path: Path | None) -> Path | None:
         """The checkpoint that rank 0 found: what another worker sees may be older."""
@@ -240,7 +275,10 @@ class Worker:
 
     def _on_checkpoint(self, run: Distillation, stage_end: bool) -> None:
         if self.rank == 0:
-            state = run.state_dict() | {"config": asdict(self.config)}
+            state = run.state_dict() | {
+                "config": asdict(self.config),
+                "identity": self._identity(),
+            }
             steps = run.steps_done(len(self.batches))
             save_checkpoint(self.job.run / "checkpoints", state, steps, stage_end)
 
@@ -311,6 +349,8 @@ class Worker:
 
     def _finish(self, generator: Generator) -> None:
         """Score the test classes, once, and export the model."""
+        if (self.job.run / "model").is_dir():
+            return  # whole, since it is renamed into place last
         test = self.job.captions.encoded(self.job.images, self.job.split.test)
         scores: dict[str, float] = {}
         if self.config.evaluation.score_test:

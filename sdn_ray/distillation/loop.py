@@ -149,7 +149,7 @@ class Distillation:
             tuple(state["layer_weights"]["layers"]), state["layer_weights"]["image"]
         )
         torch.set_rng_state(state["random"].cpu())
-        if self.device.type == "cuda":
+        if self.device.type == "cuda" and "random_cuda" in state:
             torch.cuda.set_rng_state(state["random_cuda"].cpu(), self.device)
         self.optimizer = None
         if state["optimizer"] is not None:
@@ -263,7 +263,7 @@ def _epoch(
         run.step(model, stage, batch)
         position.step += 1
         checkpoint = _due(position.step, run.options.checkpoint_steps, steps)
-        if not (checkpoint or _due(position.step, run.options.log_steps, steps + 1)):
+        if not (checkpoint or position.step % run.options.log_steps == 0 or position.step == steps):
             continue
         terms = run.read_terms(stage)
         now = time.perf_counter()
@@ -282,8 +282,6 @@ def _epoch(
             run.check_weights(stage)
             hooks.on_checkpoint(run, False)
         reported = time.perf_counter()
-    if run.unread:
-        run.read_terms(stage)
     run.check_weights(stage)
     elapsed = time.perf_counter() - began
     means = (run.epoch_sum / steps).tolist()

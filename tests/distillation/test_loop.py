@@ -214,9 +214,13 @@ def test_progress_reports():
     _, hooks = trained(log_steps=2)
     assert [(r.stage.name, r.epoch, r.steps_done, r.steps) for r in hooks.progress] == [
         ("stage_one", 0, 2, 12),
+        ("stage_one", 0, 3, 12),  # the end of an epoch is always reported
         ("stage_one", 1, 5, 12),
+        ("stage_one", 1, 6, 12),
         ("stage_two", 0, 8, 12),
+        ("stage_two", 0, 9, 12),
         ("stage_two", 1, 11, 12),
+        ("stage_two", 1, 12, 12),
     ]
     assert all(report.images_per_second > 0 for report in hooks.progress)
 
