@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import os
 import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -31,7 +32,10 @@ def start_ray() -> None:
     if ray.is_initialized():
         return
     # Workers speak to the terminal through a `Monitor`; their own logs stay in the dashboard.
-    ray.init(logging_level=logging.WARNING, log_to_driver=False)
+    # Without an address Ray would look for the last cluster of this machine, and wait for minutes
+    # where that one has died.
+    address = os.environ.get("RAY_ADDRESS", "local")
+    ray.init(address=address, logging_level=logging.WARNING, log_to_driver=False)
     # Ray Data's progress bars would fight with ours for the terminal, and it warns of their lack.
     ray.data.DataContext.get_current().enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
