@@ -198,19 +198,22 @@ def watch(
         UserError: when the work or one of its workers found one.
     """
     outcome: dict[str, Any] = {}
+    # Not `Thread.is_alive`, which an interrupted `join` can leave saying False of a living thread.
+    ended = threading.Event()
 
     def run() -> None:
         try:
             outcome["result"] = work()
         except BaseException as error:
             outcome["error"] = error
+        finally:
+            ended.set()
 
-    thread = threading.Thread(target=run, name="work", daemon=True)
-    thread.start()
+    threading.Thread(target=run, name="work", daemon=True).start()
     interrupted = False
-    while thread.is_alive():
+    while not ended.is_set():
         try:
-            thread.join(_POLL_SECONDS)
+            ended.wait(_POLL_SECONDS)
             display.show(ray.get(monitor.take.remote()))
         except KeyboardInterrupt:
             if interrupted or not checkpoints:
