@@ -85,10 +85,10 @@ def main(arguments: Sequence[str]) -> int:
     table = Table(*names, title=title, title_justify="left")
     for stage in config_stages(config):
         plain_fp32 = None
+        flops = _flops_per_image(config, teacher, stage)
         for precision in ("fp32", "bf16"):
             measured = _measure(config, teacher, stage, precision, resources, options)
             plain_fp32 = plain_fp32 or measured["plain"]
-            flops = _flops_per_image(config, teacher, stage)
             table.add_row(
                 stage.name,
                 precision,

@@ -167,7 +167,7 @@ def prepare_teacher(
         reporter.line(f"teacher: fitted before, taken from {path}")
         return path
     reporter.line(f"teacher: fitting {teacher.plan} as a classifier of the training classes")
-    members = _members(images, split.train)
+    members = images.members(split.train)
     task = _remote(_fit_teacher, resources)
     ray.get(task.remote(config, images, members, path, reporter))
     return path
@@ -256,7 +256,7 @@ def _fit_text(
     network = load_teacher(str(teacher), config.teacher.plan)
 
     def part(class_ids: tuple[int, ...]) -> CaptionedFeatures:
-        members = _members(images, class_ids)
+        members = images.members(class_ids)
         rows = [images.dataset.rows[i] for i in members]
         features = pooled_features(
             network,
@@ -309,12 +309,6 @@ def _embed_captions(
         )
 
     store_captions(images, arrays, embed)
-
-
-def _members(images: PreparedImages, class_ids: tuple[int, ...]) -> np.ndarray:
-    wanted = set(class_ids)
-    rows = images.dataset.rows
-    return np.array([i for i, row in enumerate(rows) if row.class_id in wanted], dtype=np.int64)
 
 
 def _remote(function: Callable[..., Any], resources: dict[str, float]) -> Any:

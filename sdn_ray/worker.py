@@ -7,6 +7,7 @@ may run it in its own process.
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -34,6 +35,7 @@ from sdn_ray.distillation.loop import (
     LoopOptions,
     ProgressReport,
     distill,
+    stored_weights,
 )
 from sdn_ray.distillation.schemes import Stage, scheme_stages
 from sdn_ray.errors import UserError
@@ -115,12 +117,6 @@ def config_weights(config: ExperimentConfig, teacher: Teacher, data: EncodedImag
     return layer_weights(
         d.layer_weights, d.weight_factors, teacher.plan, config.dataset.image_size, sizes
     )
-
-
-def stored_weights(state: dict[str, Any]) -> LayerWeights:
-    """The layer weights that a checkpoint carries."""
-    weights = state["layer_weights"]
-    return LayerWeights(tuple(weights["layers"]), weights["image"])
 
 
 class Worker:
@@ -225,6 +221,7 @@ class Worker:
                 self.terminal.line(f"going on from step {done} of {total} ({path.name})")
         return run
 
+    @cached_property
     def _identity(self) -> dict[str, Any]:
         """What the steps of a run depend on, and what must be the same when it goes on."""
         config, job = self.config, self.job
@@ -242,7 +239,7 @@ class Worker:
         }
 
     def _check_same(self, before: dict[str, Any], path: Path) -> None:
-        for name, now in self._identity().items():
+        for name, now in self._identity.items():
             if before[name] != now:
                 raise UserError(
                     f"--resume: {name}: found {now}, but {path} was written with {before[name]}; "
@@ -277,7 +274,7 @@ class Worker:
         if self.rank == 0:
             state = run.state_dict() | {
                 "config": asdict(self.config),
-                "identity": self._identity(),
+                "identity": self._identity,
             }
             steps = run.steps_done(len(self.batches))
             save_checkpoint(self.job.run / "checkpoints", state, steps, stage_end)

@@ -26,6 +26,12 @@ class PreparedImages:
     dataset: CaptionedDataset  # its rows are the array's, in order
     array_path: Path  # .npy, (rows, height, width, 3) uint8
 
+    def members(self, class_ids: tuple[int, ...]) -> np.ndarray:
+        """The rows of the array whose class is among ``class_ids``: (n,) int64."""
+        wanted = set(class_ids)
+        rows = self.dataset.rows
+        return np.array([i for i, row in enumerate(rows) if row.class_id in wanted], dtype=np.int64)
+
     def images(self) -> np.ndarray:
         """The array, memory-mapped."""
         return np.load(self.array_path, mmap_mode="r")
@@ -39,14 +45,12 @@ class CaptionArrays:
 
     def encoded(self, images: PreparedImages, class_ids: tuple[int, ...]) -> EncodedImages:
         """The images of some classes with their captions' embeddings, memory-mapped."""
-        wanted = set(class_ids)
-        members = [i for i, row in enumerate(images.dataset.rows) if row.class_id in wanted]
         return EncodedImages(
             images=images.images(),
             embeddings=np.load(self.folder / "embeddings.npy", mmap_mode="r"),
             caption_rows=np.load(self.folder / "caption_rows.npy"),
             caption_counts=np.load(self.folder / "caption_counts.npy"),
-            indices=np.array(members, dtype=np.int64),
+            indices=images.members(class_ids),
         )
 
 

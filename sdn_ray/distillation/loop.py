@@ -145,9 +145,7 @@ class Distillation:
         self.generator.load_state_dict(state["generator"])
         self.position = Position(**state["position"])
         self.epoch_sum = state["epoch_sum"]
-        self.weights = LayerWeights(
-            tuple(state["layer_weights"]["layers"]), state["layer_weights"]["image"]
-        )
+        self.weights = stored_weights(state)
         torch.set_rng_state(state["random"].cpu())
         if self.device.type == "cuda" and "random_cuda" in state:
             torch.cuda.set_rng_state(state["random_cuda"].cpu(), self.device)
@@ -221,6 +219,12 @@ class Distillation:
         self.unread.clear()
         self.epoch_sum = terms.sum(0) + (self.epoch_sum if len(self.epoch_sum) else 0)
         return terms
+
+
+def stored_weights(state: dict[str, Any]) -> LayerWeights:
+    """The layer weights that a checkpoint carries."""
+    weights = state["layer_weights"]
+    return LayerWeights(tuple(weights["layers"]), weights["image"])
 
 
 def distill(run: Distillation, batches: EpochBatches, hooks: Hooks) -> bool:

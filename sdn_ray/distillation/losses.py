@@ -89,16 +89,23 @@ def stage_one_loss(
     return _loss(stage_one_features(real, output, weights), _winner(distance, distance))
 
 
+def _best_stage_two(
+    images: Tensor, real: Features, output: GeneratorOutput, weights: LayerWeights, teacher: Teacher
+) -> tuple[Tensor, Tensor]:
+    """The terms of the sample with the smallest bracket of eq. 5: (batch, layers) and (batch,)."""
+    features = stage_two_features(real, output, weights, teacher)
+    distance = image_distance(images, output, weights)
+    bracket = features.sum(2) + distance
+    return _winner(features, bracket), _winner(distance, bracket)
+
+
 def stage_two_loss(
     images: Tensor, output: GeneratorOutput, weights: LayerWeights, teacher: Teacher
 ) -> Loss:
     """Eq. 3, and with several samples eq. 5: the minimum over p is of the whole bracket."""
     with torch.no_grad():
         real = teacher(images)
-    features = stage_two_features(real, output, weights, teacher)
-    distance = image_distance(images, output, weights)
-    bracket = features.sum(2) + distance
-    return _loss(_winner(features, bracket), _winner(distance, bracket))
+    return _loss(*_best_stage_two(images, real, output, weights, teacher))
 
 
 def joint_loss(
@@ -107,14 +114,8 @@ def joint_loss(
     """Table 3's "Stage-I & Stage-II loss": eq. 1 + eq. 3 with one image term."""
     with torch.no_grad():
         real = teacher(images)
-    features = stage_two_features(real, output, weights, teacher)
-    distance = image_distance(images, output, weights)
-    bracket = features.sum(2) + distance
-    return _loss(
-        stage_one_features(real, output, weights),
-        _winner(features, bracket),
-        _winner(distance, bracket),
-    )
+    stage_one = stage_one_features(real, output, weights)
+    return _loss(stage_one, *_best_stage_two(images, real, output, weights, teacher))
 
 
 LossFunction = Callable[[Tensor, GeneratorOutput, LayerWeights, Teacher], Loss]
