@@ -36,6 +36,10 @@ def start_ray() -> None:
     # where that one has died.
     address = os.environ.get("RAY_ADDRESS", "local")
     ray.init(address=address, logging_level=logging.WARNING, log_to_driver=False)
+    if len(ray.nodes()) == 1:
+        # Every idle process of Ray's wakes 100 times a second, which a worker on all cores feels;
+        # the one that watches for nodes that are about to go has nothing to say of a single node.
+        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     # Ray Data's progress bars would fight with ours for the terminal, and it warns of their lack.
     ray.data.DataContext.get_current().enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)

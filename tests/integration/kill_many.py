@@ -14,7 +14,14 @@ from pathlib import Path
 
 from ray.cluster_utils import Cluster
 
-from tests.integration.small import generator_hash, kill_worker, start_training, train, write_config
+from tests.integration.small import (
+    generator_hash,
+    kill_worker,
+    start_training,
+    train,
+    wait_for,
+    write_config,
+)
 
 
 def main() -> int:
@@ -41,23 +48,29 @@ def main() -> int:
 def _kill_many(folder: Path, runs: int) -> int:
     config = write_config(folder, folder / "cache")
     for name in ("first", "undisturbed"):  # the first one fills the cache
-        began = time.monotonic()
-        assert train("--config", config, "--output", folder / name, log=folder / "log") == 0
+        run, began = folder / name, time.monotonic()
+        process = start_training("--config", config, "--output", run, log=folder / "log")
+        wait_for((run / ".lock").exists, process)
+        idle = time.monotonic() - began  # before the worker's own work
+        assert process.wait(600) == 0
         seconds = time.monotonic() - began
     expected = generator_hash(folder / "undisturbed")
-    print(f"undisturbed: {seconds:.0f} s", flush=True)
+    print(f"undisturbed: {seconds:.0f} s, {seconds - idle:.0f} s of it training", flush=True)
     lost = 0
     for number in range(runs):
         run, log = folder / f"run{number}", folder / f"log{number}"
         victim = ("worker", "driver")[number % 2]
         process = start_training("--config", config, "--output", run, log=log)
-        moment = random.uniform(0.1 if victim == "driver" else 0.5, 1.0) * seconds
-        time.sleep(moment)
-        if victim == "worker" and kill_worker(run):
-            what = "worker killed"
+        began = time.monotonic()
+        if victim == "worker":
+            wait_for((run / ".lock").exists, process)
+            time.sleep(random.uniform(0, 0.9) * (seconds - idle))
+            what = "worker killed" if kill_worker(run) else "no worker left to kill"
         else:
+            time.sleep(random.uniform(0.1, 1.0) * seconds)
             os.kill(process.pid, signal.SIGKILL)
             what = "driver killed"
+        moment = time.monotonic() - began
         process.wait(600)
         while not (run / "model").is_dir():
             going_on = (run / "config.yaml").exists()
