@@ -2,20 +2,39 @@
 
 import json
 import shutil
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from sdn_ray.errors import UserError
 from sdn_ray.files import making_folder, write_text
+from sdn_ray.models.drawing import draw_samples
 from sdn_ray.models.generator import Generator
 from sdn_ray.models.plan import Plan
 from sdn_ray.text.char_cnn_rnn import CharCnnRnn, load_text_encoder
 
 CONFIG, GENERATOR, TEXT_ENCODER = "config.json", "generator.safetensors", "text_encoder.safetensors"
+
+
+@dataclass(frozen=True)
+class TrackedRun:
+    """Which MLflow run records a training; small enough to send to any worker."""
+
+    uri: str
+    experiment_id: str
+    run_id: str
+
+
+def tracked_run(origin: dict[str, Any]) -> TrackedRun | None:
+    """The MLflow run that the origin of a model, or of a folder of its images, names."""
+    tracked = origin.get("tracked")
+    return TrackedRun(**tracked) if tracked else None
 
 
 @dataclass(frozen=True)
@@ -25,6 +44,39 @@ class Model:
     generator: Generator  # in eval mode
     text_encoder: CharCnnRnn | None  # None: trained on precomputed embeddings
     config: dict[str, Any]
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """What the run was: configuration, class split, scores, MLflow run."""
+        return self.config.get("origin", {})
+
+    def to(self, device: str) -> "Model":
+        """The same model, its networks moved to a device."""
+        self.generator.to(device, memory_format=torch.channels_last)
+        if self.text_encoder is not None:
+            self.text_encoder.to(device)
+        return self
+
+    def reader(self) -> CharCnnRnn:
+        """The text encoder.
+
+        Raises:
+            UserError: when there is none, since the model was trained on precomputed embeddings.
+        """
+        if self.text_encoder is None:
+            raise UserError(
+                "--model: this model was trained on precomputed embeddings and has no text "
+                "encoder; expected a model trained with text.weights"
+            )
+        return self.text_encoder
+
+    def embed(self, captions: Sequence[str]) -> np.ndarray:
+        """The captions' embeddings, (captions, embedding_dim) float32."""
+        return self.reader().encode(captions)
+
+    def draw(self, captions: Sequence[str]) -> Iterator[np.ndarray]:
+        """All samples of each caption, in batches (batch, samples, height, width, 3) uint8."""
+        return draw_samples(self.generator, self.embed(captions))
 
 
 def export_model(

@@ -1,8 +1,11 @@
-"""Pictures that people look at: captioned grids and loss curves."""
+"""Pictures that people look at: captioned grids, comparisons and loss curves."""
 
+import math
 import textwrap
+from bisect import bisect_right
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -11,7 +14,10 @@ from sdn_ray.files import replacing
 
 _CELL = 128  # pixels that an image is shown at, at least
 _MARGIN = 8
+_GAP = 2  # between images side by side
+_CAPTION = 192  # width of the captions of `comparison_rows`
 _FONT_SIZE = 13
+_LEADING = 2  # between lines of text
 
 
 def captioned_grid(
@@ -33,7 +39,7 @@ def captioned_grid(
     font = ImageFont.load_default(_FONT_SIZE)
     per_cell = len(images[0])
     size = max(_CELL, images[0][0].shape[0])
-    width = per_cell * size + (per_cell - 1) * 2
+    width = per_cell * size + (per_cell - 1) * _GAP
     wrapped = [textwrap.wrap(c, max(10, int(width / (_FONT_SIZE * 0.52)))) for c in captions]
     line = _FONT_SIZE + 4
     head = line if headers else 0
@@ -50,16 +56,134 @@ def captioned_grid(
         left = _MARGIN + (cell % columns) * (width + _MARGIN)
         top = _MARGIN + (cell // columns) * (height + _MARGIN)
         for place, image in enumerate(group):
-            x = left + place * (size + 2)
+            x = left + place * (size + _GAP)
             if headers:
                 draw.text((x, top), headers[place], fill="gray", font=font)
-            shown = Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC)
-            sheet.paste(shown, (x, top + head))
-        draw.multiline_text(
-            (left, top + head + size + 3), "\n".join(lines), fill="black", font=font, spacing=2
-        )
+            _show(sheet, image, (x, top + head), size)
+        _write(draw, "\n".join(lines), (left, top + head + size + 3), font)
     with replacing(path) as partial:
         sheet.save(partial)
+
+
+def comparison_rows(
+    path: Path,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    images: Sequence[Sequence[np.ndarray]],
+    *,
+    notes: Sequence[Sequence[str]] = (),
+    end_captions: Sequence[str] = (),
+) -> None:
+    """Write a PNG with one row a caption: the caption, then its images side by side.
+
+    The layout of the paper's Figures 3, 4 and 6, and of its others: samples (5), retrieved
+    photographs (7), steps between two sentences (8), failures with their scores (9). A row grows
+    with its text; captions that are all empty take no room.
+
+    Args:
+        path: of the PNG.
+        rows: the caption at the left of each row.
+        columns: names above the images, such as ("real", "stackgan", "sdn"); may be empty.
+        images: for each row its images, (height, width, 3) uint8, equally many. They may differ
+            in size: all are shown as squares of the tallest one's height.
+        notes: for each row, a text beneath each image, such as "FSIM 0.41"; may be empty.
+        end_captions: the caption at the right of each row; may be empty.
+    """
+    font = ImageFont.load_default(_FONT_SIZE)
+    size = max(_CELL, *(image.shape[0] for group in images for image in group))
+    names = [_wrap(name, size, font) for name in columns]
+    starts = [_wrap(caption, _CAPTION, font) for caption in rows]
+    ends = [_wrap(caption, _CAPTION, font) for caption in end_captions or [""] * len(rows)]
+    below = [[_wrap(note, size, font) for note in group] for group in notes or [()] * len(rows)]
+    first = _MARGIN + (_CAPTION + _MARGIN if _tallest(starts) else 0)
+    lefts = [first + place * (size + _GAP) for place in range(len(images[0]))]
+    right = lefts[-1] + size + _MARGIN
+    width = right + (_CAPTION + _MARGIN if _tallest(ends) else 0)
+    cells = [size + _tallest(group) for group in below]  # heights of images with their notes
+    heights = [max(c, s.height, e.height) for c, s, e in zip(cells, starts, ends, strict=True)]
+    top = _MARGIN + _tallest(names)
+    sheet = Image.new("RGB", (width, top + sum(heights) + _MARGIN * len(rows)), "white")
+    draw = ImageDraw.Draw(sheet)
+    for left, name in zip(lefts, names, strict=bool(names)):
+        _centre(draw, name, left, top - name.height, size, font)
+    for start, end, group, texts, cell, height in zip(
+        starts, ends, images, below, cells, heights, strict=True
+    ):
+        for left, caption in ((_MARGIN, start), (right, end)):
+            _write(draw, caption.text, (left, top + (height - caption.height) // 2), font)
+        above = top + (height - cell) // 2
+        for left, image in zip(lefts, group, strict=True):
+            _show(sheet, image, (left, above), size)
+        for left, text in zip(lefts, texts, strict=bool(texts)):
+            _centre(draw, text, left, above + size, size, font)
+        top += height + _MARGIN
+    with replacing(path) as partial:
+        sheet.save(partial)
+
+
+class _Wrapped(NamedTuple):
+    """Text broken into lines."""
+
+    text: str
+    height: int  # pixels, with a little room above and below; 0 without text
+
+
+def _wrap(text: str, width: int, font: ImageFont.FreeTypeFont) -> _Wrapped:
+    """Break text into lines of at most ``width`` pixels, between words where it can be."""
+    lines, line = [], ""
+    for word in text.split():
+        longer = f"{line} {word}" if line else word
+        if font.getlength(longer) <= width:
+            line = longer
+            continue
+        if line:
+            lines.append(line)
+        while font.getlength(word) > width:
+            fitting = bisect_right(
+                range(1, len(word)), width, key=lambda n: font.getlength(word[:n])
+            )
+            lines.append(word[: max(1, fitting)])
+            word = word[max(1, fitting) :]
+        line = word
+    text = "\n".join([*lines, line])
+    measure = ImageDraw.Draw(Image.new("1", (1, 1)))
+    # With a g, so that the room does not depend on which letters reach below the line.
+    bottom = measure.multiline_textbbox((0, 0), f"{text}g", font=font, spacing=_LEADING)[3]
+    return _Wrapped(text, math.ceil(bottom) + _MARGIN // 2 if line else 0)
+
+
+def _tallest(texts: Sequence[_Wrapped]) -> int:
+    return max((text.height for text in texts), default=0)
+
+
+def _show(sheet: Image.Image, image: np.ndarray, corner: tuple[int, int], size: int) -> None:
+    shown = Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC)
+    sheet.paste(shown, corner)
+
+
+def _write(
+    draw: ImageDraw.ImageDraw, text: str, corner: tuple[int, int], font: ImageFont.FreeTypeFont
+) -> None:
+    draw.multiline_text(corner, text, fill="black", font=font, spacing=_LEADING)
+
+
+def _centre(
+    draw: ImageDraw.ImageDraw,
+    wrapped: _Wrapped,
+    left: int,
+    top: int,
+    width: int,
+    font: ImageFont.FreeTypeFont,
+) -> None:
+    draw.multiline_text(
+        (left + width // 2, top),
+        wrapped.text,
+        fill="gray",
+        font=font,
+        anchor="ma",
+        align="center",
+        spacing=_LEADING,
+    )
 
 
 def loss_curves(path: Path, epochs: Sequence[dict[str, float]], stages: Sequence[str]) -> None:

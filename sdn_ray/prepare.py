@@ -168,7 +168,7 @@ def prepare_teacher(
         return path
     reporter.line(f"teacher: fitting {teacher.plan} as a classifier of the training classes")
     members = images.members(split.train)
-    task = _remote(_fit_teacher, resources)
+    task = ray_task(_fit_teacher, resources)
     ray.get(task.remote(config, images, members, path, reporter))
     return path
 
@@ -200,7 +200,7 @@ def _fit_teacher(
         batch_size=settings.batch_size,
         learning_rate=settings.learning_rate,
         seed=config.seed,
-        device=_task_device(),
+        device=task_device(),
         on_epoch=on_epoch,
     )
     teacher.save(path)
@@ -236,11 +236,11 @@ def prepare_text(
             reporter.line(f"text encoder: trained before, taken from {path}")
         else:
             reporter.line("text encoder: training a char-CNN-RNN on the training classes")
-            task = _remote(_fit_text, resources)
+            task = ray_task(_fit_text, resources)
             ray.get(task.remote(config, images, split, teacher, path, reporter))
     arrays = caption_arrays(images, cache, file_hash(path))
     if not arrays.folder.is_dir():
-        ray.get(_remote(_embed_captions, resources).remote(images, arrays, path, reporter))
+        ray.get(ray_task(_embed_captions, resources).remote(images, arrays, path, reporter))
     return arrays, path
 
 
@@ -252,7 +252,7 @@ def _fit_text(
     path: Path,
     reporter: Reporter,
 ) -> None:
-    text, device = config.text, _task_device()
+    text, device = config.text, task_device()
     network = load_teacher(str(teacher), config.teacher.plan)
 
     def part(class_ids: tuple[int, ...]) -> CaptionedFeatures:
@@ -300,7 +300,7 @@ def _fit_text(
 def _embed_captions(
     images: PreparedImages, arrays: CaptionArrays, path: Path, reporter: Reporter
 ) -> None:
-    encoder = load_text_encoder(path).to(_task_device()).eval()
+    encoder = load_text_encoder(path).to(task_device()).eval()
 
     def embed(captions: list[str]) -> np.ndarray:
         return encoder.encode(
@@ -311,12 +311,12 @@ def _embed_captions(
     store_captions(images, arrays, embed)
 
 
-def _remote(function: Callable[..., Any], resources: dict[str, float]) -> Any:
+def ray_task(function: Callable[..., Any], resources: dict[str, float]) -> Any:
     """A Ray task with the resources of one training worker."""
     return ray.remote(num_cpus=resources["CPU"], num_gpus=resources.get("GPU", 0))(function)
 
 
-def _task_device() -> str:
+def task_device() -> str:
     """The device of this task; on a CPU, all the cores that it reserved."""
     if ray.get_gpu_ids():
         return "cuda"

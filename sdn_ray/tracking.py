@@ -7,7 +7,6 @@ import sqlite3
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,20 +18,12 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from sdn_ray.config import TrackingConfig, absolute
 from sdn_ray.errors import UserError
+from sdn_ray.export import TrackedRun
 
 DEFAULT_STORE = Path("runs") / "mlflow.db"
 _SQLITE = "sqlite:///"
 _MAX_PARAM_LENGTH = 500
 _QUICK = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
-
-
-@dataclass(frozen=True)
-class TrackedRun:
-    """Which MLflow run records a training; small enough to send to any worker."""
-
-    uri: str
-    experiment_id: str
-    run_id: str
 
 
 def tracking_uri(config: TrackingConfig) -> str:

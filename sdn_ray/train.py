@@ -41,10 +41,11 @@ from sdn_ray.data.rows import CaptionedDataset
 from sdn_ray.data.splits import ClassSplit, split_classes
 from sdn_ray.distillation.loop import DivergedError
 from sdn_ray.errors import Interrupted, UserError
+from sdn_ray.export import TrackedRun
 from sdn_ray.files import write_text
 from sdn_ray.models.classifiers import load_classifier
 from sdn_ray.prepare import prepare_images, prepare_teacher, prepare_text, read_dataset
-from sdn_ray.tracking import Recorder, TrackedRun, flatten, open_experiment, start_run
+from sdn_ray.tracking import Recorder, flatten, open_experiment, start_run
 from sdn_ray.worker import TEST_SPLITS, TrainingJob, Worker, read_metrics
 
 DESCRIPTION = (

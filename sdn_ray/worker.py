@@ -39,7 +39,7 @@ from sdn_ray.distillation.loop import (
 )
 from sdn_ray.distillation.schemes import Stage, scheme_stages
 from sdn_ray.errors import UserError
-from sdn_ray.export import export_model
+from sdn_ray.export import TrackedRun, export_model
 from sdn_ray.files import file_hash, sole_writer, write_text
 from sdn_ray.metrics.evaluation import evaluate_generator, spread
 from sdn_ray.models.classifiers import Classifier, load_classifier
@@ -48,7 +48,7 @@ from sdn_ray.models.generator import Generator
 from sdn_ray.models.pixels import normalise
 from sdn_ray.models.teacher import Teacher, load_teacher
 from sdn_ray.pictures import captioned_grid, loss_curves
-from sdn_ray.tracking import Recorder, TrackedRun
+from sdn_ray.tracking import Recorder
 
 BALANCE_SAMPLE = 256  # training images that `balanced` layer weights are measured on
 TEST_SPLITS = 10  # of the classifier score
@@ -371,6 +371,7 @@ class Worker:
             "config": asdict(self.config),
             "split": self.job.split.to_dict(),
             "test_scores": scores,
+            "tracked": asdict(self.job.tracked) if self.job.tracked else None,
         }
         export_model(self.job.run / "model", generator, self.job.text_encoder, origin)
         if self.recorder:

@@ -68,8 +68,8 @@ def test_train_refuses_the_wrong_plan_for_a_teacher_file(refused, shared):
 
 def test_generate_wants_one_source_of_captions(refused, tmp_path):
     options = ["--model", tmp_path, "--output", tmp_path / "out"]
-    assert "--text or --captions" in refused(generate, *options)
-    assert "--text or --captions" in refused(
+    assert "--text, --captions and --reference" in refused(generate, *options)
+    assert "--text, --captions and --reference" in refused(
         generate, *options, "--text", "a flower", "--captions", "x.txt"
     )
     (tmp_path / "captions.txt").write_text("a flower\n\nanother\n")

@@ -1,9 +1,25 @@
 """Image files to pixels. Imports little, since every process that decodes imports it."""
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+DECODE_ERRORS = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+
+
+def decode_rgb(path: Path | str, height: int, width: int) -> np.ndarray:
+    """A file as RGB, resized whole, not cropped: (height, width, 3) uint8.
+
+    Raises:
+        DECODE_ERRORS: it is no image, or only part of one.
+    """
+    with Image.open(path) as image:
+        rgb = image.convert("RGB")
+    if rgb.size != (width, height):
+        rgb = rgb.resize((width, height), Image.Resampling.BICUBIC)
+    return np.array(rgb)
 
 
 def decode_batch(batch: Mapping[str, np.ndarray], image_size: int) -> dict[str, np.ndarray]:
@@ -21,13 +37,9 @@ def decode_batch(batch: Mapping[str, np.ndarray], image_size: int) -> dict[str, 
     errors = []
     for place, path in enumerate(batch["path"]):
         try:
-            with Image.open(path) as image:
-                rgb = image.convert("RGB")
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            images[place] = decode_rgb(path, image_size, image_size)
+        except DECODE_ERRORS as error:
             errors.append(f"does not decode ({error})")
             continue
-        if rgb.size != (image_size, image_size):
-            rgb = rgb.resize((image_size, image_size), Image.Resampling.BICUBIC)
-        images[place] = np.asarray(rgb)
         errors.append("")
     return {"row": batch["row"], "image": images, "error": np.array(errors)}

@@ -26,7 +26,7 @@ from sdn_ray.data.synthetic_species import (
 from sdn_ray.errors import UserError
 
 NAME = "synthetic_flowers"
-_SPECIES_FILE = "species.json"
+SPECIES_FILE = "species.json"
 _SMALLEST, _LARGEST, _STEP = 16, 256, 8
 
 
@@ -105,7 +105,7 @@ def read_species(root: Path) -> dict[int, Species]:
     Raises:
         UserError: ``root`` does not hold the data set.
     """
-    found = json.loads(_read(Path(root) / _SPECIES_FILE))["species"]
+    found = json.loads(_read(Path(root) / SPECIES_FILE))["species"]
     return {
         int(class_id): Species(
             **{key: value for key, value in attributes.items() if key != "class_name"}
@@ -135,7 +135,7 @@ def _write(root: Path, settings: dict[str, int]) -> None:
         for class_id, species in SPECIES.items()
     }
     content = {"settings": settings, "species": species}
-    (root / _SPECIES_FILE).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    (root / SPECIES_FILE).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def _write_text(path: Path, lines: Iterable[str]) -> None:
@@ -143,7 +143,7 @@ def _write_text(path: Path, lines: Iterable[str]) -> None:
 
 
 def _check_same(root: Path, settings: dict[str, int]) -> None:
-    path = root / _SPECIES_FILE
+    path = root / SPECIES_FILE
     if not path.is_file():
         raise UserError(
             f"{root}: found something other than synthetic_flowers; expected a new or empty folder"
@@ -164,7 +164,7 @@ def _read_class_list(path: Path, ids: dict[str, int]) -> tuple[int, ...]:
     names = _read(path).split()
     unknown = [name for name in names if name not in ids]
     if unknown:
-        raise UserError(f"{path}: found class {unknown[0]!r}, which {_SPECIES_FILE} does not list")
+        raise UserError(f"{path}: found class {unknown[0]!r}, which {SPECIES_FILE} does not list")
     return tuple(ids[name] for name in names)
 
 

@@ -21,6 +21,15 @@ class ScoreResult:
     splits: int
 
 
+@dataclass(frozen=True)
+class SplitSums:
+    """What a batch adds to a score: all that has to travel from where the batch was classified."""
+
+    indices: np.ndarray  # (batch,) of the images in the whole set
+    p: np.ndarray  # (splits, classes) Σ p(y|x)
+    p_log_p: np.ndarray  # (splits,) Σ p(y|x) log p(y|x)
+
+
 class ClassifierScore:
     """exp(E_x KL(p(y|x) ‖ p(y))) over splits of a shuffled set, from sums alone.
 
@@ -58,20 +67,24 @@ class ClassifierScore:
 
     def update(self, indices: np.ndarray, probabilities: np.ndarray | torch.Tensor) -> None:
         """Add images: ``indices`` (batch,) in [0, images), ``probabilities`` (batch, classes)."""
+        self.add(self.batch_sums(indices, probabilities))
+
+    def batch_sums(
+        self, indices: np.ndarray, probabilities: np.ndarray | torch.Tensor
+    ) -> SplitSums:
+        """What a batch adds, without adding it; arguments as in ``update``."""
         indices = np.asarray(indices)
         if isinstance(probabilities, torch.Tensor):
             probabilities = probabilities.cpu()
         p = np.asarray(probabilities, dtype=np.float64)
         members = np.equal.outer(np.arange(self.splits), self._split_of[indices]).astype(np.float64)
-        self._sum_p += members @ p
-        self._sum_p_log_p += members @ xlogy(p, p).sum(axis=1)
-        np.add.at(self._times_seen, indices, 1)
+        return SplitSums(indices, members @ p, members @ xlogy(p, p).sum(axis=1))
 
-    def merge(self, other: "ClassifierScore") -> None:
-        """Add the images of ``other``, made with the same arguments, perhaps by another process."""
-        self._sum_p += other._sum_p
-        self._sum_p_log_p += other._sum_p_log_p
-        self._times_seen += other._times_seen
+    def add(self, sums: SplitSums) -> None:
+        """Add a batch, classified here or in another process by an object of the same arguments."""
+        self._sum_p += sums.p
+        self._sum_p_log_p += sums.p_log_p
+        np.add.at(self._times_seen, sums.indices, 1)
 
     def compute(self) -> ScoreResult:
         """The score of the whole set.
@@ -98,6 +111,11 @@ class ClassifierScore:
 def score_name(classifier_name: str) -> str:
     """The name a score is reported under: only the original Inception gives inception scores."""
     return "inception_score" if classifier_name == INCEPTION else f"{classifier_name}_score"
+
+
+def distance_name(classifier_name: str, distance: str) -> str:
+    """The name of an FID or KID: plain only where its features are the original Inception's."""
+    return distance if classifier_name == INCEPTION else f"{classifier_name}_{distance}"
 
 
 def classifier_score(

@@ -1,4 +1,7 @@
-"""Frozen image classifiers, whose class probabilities the classifier score is made of."""
+"""Frozen image classifiers: scores of generated images are made of what they give.
+
+The classifier score is made of class probabilities, Fréchet and kernel distances of features.
+"""
 
 import difflib
 import io
@@ -12,6 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from sdn_ray.errors import UserError
+from sdn_ray.models.pixels import IMAGENET_MEAN, IMAGENET_STD
 
 INCEPTION = "inception_2015_12_05"
 
@@ -45,49 +49,88 @@ class ImageNetInput(nn.Module):
         return (images.float() / 255 - self.mean) / self.std
 
 
-class InceptionLogits(nn.Module):
-    """torch-fidelity's extractor, which resizes as TensorFlow 1 did and normalises by itself."""
+class PooledFeatures(nn.Module):
+    """A torchvision network that gives, beside its logits, what its layer of classes is given.
 
-    def __init__(self, extractor: nn.Module) -> None:
+    Args:
+        network: a network that gives logits (batch, classes).
+        classes: number of classes.
+    """
+
+    def __init__(self, network: nn.Module, classes: int) -> None:
         super().__init__()
-        self.extractor = extractor
+        self.network = network
+        # The last of them: GoogLeNet and Inception have auxiliary layers of classes before it.
+        *_, self._class_layer = (
+            layer
+            for layer in network.modules()
+            if (isinstance(layer, nn.Linear) and layer.out_features == classes)
+            or (isinstance(layer, nn.Conv2d) and layer.out_channels == classes)
+        )
 
-    def forward(self, images: Tensor) -> Tensor:
-        """(batch, 3, height, width) uint8 → (batch, 1008), the logits without their bias."""
-        return self.extractor(images)[0]
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """(batch, 3, size, size) → features (batch, dim) and logits (batch, classes)."""
+        given: list[Tensor] = []
+        with self._class_layer.register_forward_pre_hook(lambda _, inputs: given.extend(inputs)):
+            logits = self.network(images)
+        (features,) = given
+        # SqueezeNet's classes come from a convolution, and are averaged over space after it.
+        return features.mean(dim=(2, 3)) if features.ndim == 4 else features, logits
 
 
 class Classifier(nn.Module):
-    """A frozen classifier in eval mode: images → class probabilities.
+    """A frozen classifier in eval mode: images → class probabilities, and features.
 
     Attributes:
         name: ``inception_2015_12_05`` or torchvision's name of the model.
         input_size: side in pixels of the square to which images are resized.
         classes: number of classes.
+        pixels: how an image becomes the network's input, in words, for reports.
         normalise: the module that turns uint8 images into the network's input (resizing included).
+        network: gives features (batch, dim) and logits (batch, classes).
     """
 
     def __init__(
-        self, name: str, network: nn.Module, normalise: nn.Module, input_size: int, classes: int
+        self,
+        name: str,
+        network: nn.Module,
+        normalise: nn.Module,
+        input_size: int,
+        classes: int,
+        pixels: str,
     ) -> None:
         super().__init__()
         self.name = name
         self.input_size = input_size
         self.classes = classes
+        self.pixels = pixels
         self.normalise = normalise
         self.network = network.to(memory_format=torch.channels_last)
         self.requires_grad_(False)
         self.eval()
 
-    @torch.inference_mode()
     def forward(self, images: Tensor) -> Tensor:
         """(batch, 3, height, width) uint8 → (batch, classes) float32 probabilities.
 
         The images may lie on any device; the result lies on the classifier's.
         """
+        return self.features_and_probabilities(images)[1]
+
+    @torch.inference_mode()
+    def features_and_probabilities(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Features (batch, dim) and probabilities (batch, classes), float32, of one forward pass.
+
+        The features are what the layer of classes is given, averaged over space: of
+        ``inception_2015_12_05`` the 2048 that FID is defined on.
+
+        Args:
+            images: uint8 (batch, 3, height, width), on any device; the results lie on the
+                classifier's.
+        """
         images = self.normalise(images.to(next(self.network.parameters()).device))
         images = images.contiguous(memory_format=torch.channels_last)
-        return self.network(images).float().softmax(dim=1)
+        features, logits = self.network(images)
+        return features.float(), logits.float().softmax(dim=1)
 
 
 def load_classifier(spec: str, device: str | torch.device = "cpu") -> Classifier:
@@ -149,8 +192,16 @@ def _load_torchvision(name: str, file: str | None) -> Classifier:
             network.load_state_dict(state)
         except RuntimeError as error:
             raise _mismatch_error(name, file, error) from error
+    mean, std = transforms.mean, transforms.std
+    imagenet = (tuple(mean), tuple(std)) == (IMAGENET_MEAN, IMAGENET_STD)
+    normalisation = "ImageNet mean and standard deviation" if imagenet else f"(x - {mean}) / {std}"
     return Classifier(
-        name, network, ImageNetInput(size, transforms.mean, transforms.std), size, classes=1000
+        name,
+        PooledFeatures(network, classes=1000),
+        ImageNetInput(size, mean, std),
+        size,
+        classes=1000,
+        pixels=f"bicubic with antialias to {size}x{size}, {normalisation}",
     )
 
 
@@ -177,12 +228,22 @@ def _load_inception(file: str | None) -> Classifier:
     buffer.seek(0)
     try:
         extractor = inception.FeatureExtractorInceptionV3(
-            "inception-v3-compat", ["logits_unbiased"], feature_extractor_weights_path=buffer
+            # "2048": what global average pooling gives. The logits are those without their bias.
+            "inception-v3-compat",
+            ["2048", "logits_unbiased"],
+            feature_extractor_weights_path=buffer,
         )
     except RuntimeError as error:
         raise _mismatch_error(INCEPTION, file or inception.URL_INCEPTION_V3, error) from error
     size = inception.FeatureExtractorInceptionV3.INPUT_IMAGE_SIZE
-    return Classifier(INCEPTION, InceptionLogits(extractor), nn.Identity(), size, classes=1008)
+    return Classifier(
+        INCEPTION,
+        extractor,
+        nn.Identity(),  # the extractor resizes and normalises by itself
+        size,
+        classes=1008,
+        pixels=f"bilinear to {size}x{size} as TensorFlow 1, (x - 128) / 128",
+    )
 
 
 def _read_weights(file: str) -> dict[str, Tensor]:

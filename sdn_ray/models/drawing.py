@@ -10,17 +10,17 @@ from sdn_ray.models.pixels import to_uint8
 
 
 @torch.no_grad()
-def draw_images(
+def draw_samples(
     generator: Generator, embeddings: np.ndarray, batch_size: int = 64
 ) -> Iterator[np.ndarray]:
-    """One image for each embedding, in batches of (batch, height, width, 3) uint8.
+    """All samples for each embedding, in batches of (batch, samples, height, width, 3) uint8.
 
-    In diverse synthesis image i is sample i mod n. The generator's mode is restored at the end.
+    The generator's mode is restored at the end.
 
     Args:
         generator: on any device.
         embeddings: (n, embedding_dim) float32.
-        batch_size: images a forward pass.
+        batch_size: embeddings a forward pass.
     """
     training = generator.training
     device = next(generator.parameters()).device
@@ -28,9 +28,22 @@ def draw_images(
     try:
         for start in range(0, len(embeddings), batch_size):
             batch = torch.from_numpy(np.ascontiguousarray(embeddings[start : start + batch_size]))
-            images = generator(batch.to(device)).images
-            places = torch.arange(len(images), device=device)
-            chosen = images[places, (start + places) % generator.samples]
-            yield to_uint8(chosen).permute(0, 2, 3, 1).cpu().numpy()
+            images = to_uint8(generator(batch.to(device)).images.flatten(0, 1))
+            pixels = images.permute(0, 2, 3, 1).cpu().numpy()
+            yield pixels.reshape(len(batch), generator.samples, *pixels.shape[1:])
     finally:
         generator.train(training)
+
+
+def draw_images(
+    generator: Generator, embeddings: np.ndarray, batch_size: int = 64
+) -> Iterator[np.ndarray]:
+    """One image for each embedding, in batches of (batch, height, width, 3) uint8.
+
+    In diverse synthesis image i is sample i mod n. Arguments as in ``draw_samples``.
+    """
+    start = 0
+    for samples in draw_samples(generator, embeddings, batch_size):
+        places = np.arange(len(samples))
+        yield samples[places, (start + places) % samples.shape[1]]
+        start += len(samples)

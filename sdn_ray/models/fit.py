@@ -1,7 +1,8 @@
-"""`teacher.weights: fit`: a plan first trained as a classifier of the training classes."""
+"""Training classifiers, and `teacher.weights: fit`: a plan first trained as one."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -15,10 +16,12 @@ from sdn_ray.models.teacher import Teacher, vgg_features
 
 HELD_OUT = 0.1  # share of every class's images that measure the accuracy
 
+Model = TypeVar("Model", bound=nn.Module)
+
 
 @dataclass(frozen=True)
 class FitEpoch:
-    """One finished epoch of `fit_teacher`."""
+    """One finished epoch of `train_classifier`."""
 
     epoch: int  # from 1
     epochs: int
@@ -69,9 +72,6 @@ def fit_teacher(
 ) -> Teacher:
     """A teacher for any plan, from nothing but the training images and their classes.
 
-    Adam with a one-cycle schedule; images are flipped and shifted by up to an eighth. A tenth of
-    each class is held out and measures the accuracy after every epoch. ``seed`` settles everything.
-
     Args:
         images: (n, height, width, 3) uint8, of training classes only.
         class_ids: (n,) their classes.
@@ -86,50 +86,101 @@ def fit_teacher(
     Raises:
         UserError: fewer than two classes, or fewer images than a batch.
     """
+    model = train_classifier(
+        lambda classes: _Classifier(plan, classes),
+        images,
+        class_ids,
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        seed=seed,
+        device=device,
+        on_epoch=on_epoch,
+        option="teacher.fit",
+    )
+    return model.folded(plan)
+
+
+def train_classifier(
+    new_model: Callable[[int], Model],
+    images: np.ndarray,
+    class_ids: np.ndarray,
+    *,
+    epochs: int,
+    batch_size: int,
+    learning_rate: float,
+    seed: int,
+    device: str,
+    on_epoch: Callable[[FitEpoch], None],
+    option: str,
+) -> Model:
+    """Train all weights of a classifier by cross entropy, and return it on the CPU.
+
+    Adam with a one-cycle schedule; images are flipped and shifted by up to an eighth. A tenth of
+    each class is held out and measures the accuracy after every epoch. ``seed`` settles everything.
+
+    Args:
+        new_model: makes, from the number of classes, a module that maps normalised images
+            (batch, 3, height, width) to logits (batch, classes), in the order of the sorted ids.
+        images: (n, height, width, 3) uint8.
+        class_ids: (n,) their classes.
+        epochs: passes over the images.
+        batch_size: images a step.
+        learning_rate: the highest of the schedule.
+        seed: of the weights and of every draw, dropout's too.
+        device: where to train.
+        on_epoch: called after each epoch.
+        option: what errors name.
+
+    Raises:
+        UserError: fewer than two classes, or fewer images than a batch.
+    """
     classes, labels = np.unique(class_ids, return_inverse=True)
     if len(classes) < 2:
-        raise UserError(
-            f"teacher.weights: `fit` found {len(classes)} training classes, expected at least 2"
-        )
+        raise UserError(f"{option}: found {len(classes)} training classes, expected at least 2")
     draws = np.random.default_rng(seed)
-    order = draws.permutation(len(labels))
-    place = np.zeros(len(labels))
-    for label in range(len(classes)):
-        own = order[labels[order] == label]
-        place[own] = np.arange(len(own)) / len(own) if len(own) > 1 else 1
-    held, kept = np.flatnonzero(place < HELD_OUT), np.flatnonzero(place >= HELD_OUT)
+    kept, held = _hold_out(labels, draws)
     if not len(held):
-        raise UserError("teacher.weights: `fit` found one image a class, expected at least 2")
+        raise UserError(f"{option}: found one image a class, expected at least 2")
     steps = len(kept) // batch_size
     if not steps:
         raise UserError(
-            f"teacher.fit.batch_size: found {batch_size}, expected at most the {len(kept)} images "
-            "that `fit` trains on"
+            f"{option}.batch_size: found {batch_size}, expected at most the {len(kept)} images "
+            "that it trains on"
         )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = _Classifier(plan, len(classes))
-    model.to(device, memory_format=torch.channels_last)
-    optimizer = torch.optim.Adam(model.parameters(), fused=True)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, epochs * steps)
     targets = torch.from_numpy(labels)
-    for epoch in range(1, epochs + 1):
-        model.train()
-        total = torch.zeros((), device=device)
-        shuffled = draws.permutation(kept)
-        for step in range(steps):
-            rows = shuffled[step * batch_size : (step + 1) * batch_size]
-            batch = _augment(images[np.sort(rows)], draws)
-            logits = model(normalise(torch.from_numpy(batch).permute(0, 3, 1, 2).to(device)))
-            loss = functional.cross_entropy(logits, targets[np.sort(rows)].to(device))
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-            total += loss.detach()
-        accuracy = _accuracy(model, images, held, targets, batch_size, device)
-        on_epoch(FitEpoch(epoch, epochs, float(total) / steps, accuracy))
-    return model.cpu().folded(plan)
+    with torch.random.fork_rng(devices=[device] if device.startswith("cuda") else []):
+        torch.manual_seed(seed)
+        model = new_model(len(classes)).to(device, memory_format=torch.channels_last)
+        optimizer = torch.optim.Adam(model.parameters(), fused=True)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, epochs * steps)
+        for epoch in range(1, epochs + 1):
+            model.train()
+            total = torch.zeros((), device=device)
+            shuffled = draws.permutation(kept)
+            for step in range(steps):
+                rows = np.sort(shuffled[step * batch_size : (step + 1) * batch_size])
+                batch = _augment(images[rows], draws)
+                logits = model(normalise(torch.from_numpy(batch).permute(0, 3, 1, 2).to(device)))
+                loss = functional.cross_entropy(logits, targets[rows].to(device))
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                optimizer.step()
+                schedule.step()
+                total += loss.detach()
+            accuracy = _accuracy(model, images, held, targets, batch_size, device)
+            on_epoch(FitEpoch(epoch, epochs, float(total) / steps, accuracy))
+    return model.cpu().eval()
+
+
+def _hold_out(labels: np.ndarray, draws: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """The rows to train on, and the share of every class that is held out."""
+    order = draws.permutation(len(labels))
+    place = np.zeros(len(labels))
+    for label in range(labels.max() + 1):
+        own = order[labels[order] == label]
+        place[own] = np.arange(len(own)) / len(own) if len(own) > 1 else 1
+    return np.flatnonzero(place >= HELD_OUT), np.flatnonzero(place < HELD_OUT)
 
 
 def _augment(images: np.ndarray, draws: np.random.Generator) -> np.ndarray:

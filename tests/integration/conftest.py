@@ -3,10 +3,15 @@ import shutil
 
 import numpy as np
 import pytest
+import ray
 from ray.cluster_utils import Cluster
 from scipy.io import savemat
 
 from sdn_ray.data.oxford_flowers import read_oxford_flowers
+from sdn_ray.export import export_model
+from sdn_ray.models.generator import Generator
+from sdn_ray.models.plan import Plan
+from sdn_ray.text.char_cnn_rnn import CharCnnRnn
 from tests.integration.small import train, write_config
 
 
@@ -23,6 +28,13 @@ def ray_cluster():
     os.environ.clear()
     os.environ.update(before)
     cluster.shutdown()
+
+
+@pytest.fixture(scope="module")
+def joined(ray_cluster):
+    """This process joins the cluster for the tests of a module, itself or through a command."""
+    yield ray_cluster
+    ray.shutdown()
 
 
 @pytest.fixture(scope="session")
@@ -52,3 +64,28 @@ def photographs(shared, tmp_path):
     labels = np.array([[row.class_id for row in rows]], dtype=np.uint8)
     savemat(root / "imagelabels.mat", {"labels": labels})
     return root
+
+
+@pytest.fixture
+def reference(photographs):
+    """The sixty photographs with class lists: two of the six classes are for testing."""
+    names = [f"class_{class_id:05d}" for class_id in range(1, 7)]
+    (photographs / "text_c10" / "trainvalclasses.txt").write_text("\n".join(names[:4]))
+    (photographs / "text_c10" / "testclasses.txt").write_text("\n".join(names[4:]))
+    return photographs
+
+
+@pytest.fixture(scope="session")
+def diverse_model(tmp_path_factory):
+    """A model folder with random weights that draws two samples of 32×32 for each caption."""
+    generator = Generator(
+        Plan.parse("4,M,6"), embedding_dim=8, image_size=32, fc_width=16, samples=2
+    )
+    generator.reset_parameters(0)
+    folder = tmp_path_factory.mktemp("diverse")
+    encoder = CharCnnRnn("short", embedding_dim=8)
+    for parameter in encoder.parameters():
+        parameter.data *= 4  # captions differ more than those of a new encoder
+    encoder.save(folder / "encoder.safetensors")
+    export_model(folder / "model", generator, folder / "encoder.safetensors", {})
+    return folder / "model"

@@ -1,19 +1,17 @@
 import numpy as np
 import pytest
-import ray
 from PIL import Image
 
+from sdn_ray.cluster import start_ray
 from sdn_ray.config import DatasetConfig
 from sdn_ray.data.oxford_flowers import read_oxford_flowers
 from sdn_ray.errors import UserError
 from sdn_ray.prepare import prepare_images
 
 
-@pytest.fixture(scope="module")
-def joined(ray_cluster):
-    ray.init(address=ray_cluster, log_to_driver=False)
-    yield
-    ray.shutdown()
+@pytest.fixture(autouse=True)
+def started(joined):
+    start_ray()
 
 
 def prepared(root, tmp_path, **options):
@@ -25,7 +23,7 @@ def prepared(root, tmp_path, **options):
     return images, seen
 
 
-def test_images_are_decoded_whole_and_once(joined, photographs, tmp_path):
+def test_images_are_decoded_whole_and_once(photographs, tmp_path):
     odd = photographs / "jpg" / "image_00001.jpg"
     Image.linear_gradient("L").resize((90, 30)).save(odd)  # grey, and not square
     images, seen = prepared(photographs, tmp_path)
@@ -44,7 +42,7 @@ def test_images_are_decoded_whole_and_once(joined, photographs, tmp_path):
     assert prepared(photographs, tmp_path)[0].key != images.key
 
 
-def test_an_image_that_does_not_decode_is_named_or_left_out(joined, photographs, tmp_path):
+def test_an_image_that_does_not_decode_is_named_or_left_out(photographs, tmp_path):
     bad = photographs / "jpg" / "image_00007.jpg"
     bad.write_bytes(bad.read_bytes()[:400])
     with pytest.raises(UserError, match=r"image_00007\.jpg.*skip_bad"):

@@ -1,9 +1,11 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from sdn_ray.errors import UserError
 from sdn_ray.metrics.classifier_score import ClassifierScore, classifier_score, score_name
+from sdn_ray.models.classifiers import load_classifier
 
 
 def random_probabilities(images: int, classes: int, seed: int = 0) -> np.ndarray:
@@ -40,18 +42,17 @@ def test_equals_a_direct_computation(images, splits, seed):
     assert (result.images, result.splits) == (images, splits)
 
 
-def test_order_batching_and_merging_do_not_change_the_score():
+def test_order_and_batching_do_not_change_the_score():
     p = random_probabilities(97, 12, seed=3)
     whole = score_of(p, splits=5, seed=1).compute()
     order = np.random.default_rng(5).permutation(97)
-    parts = [ClassifierScore(12, 97, splits=5, seed=1) for _ in range(3)]
+    workers = [ClassifierScore(12, 97, splits=5, seed=1) for _ in range(3)]
+    gathered = ClassifierScore(12, 97, splits=5, seed=1)
     for number, batch in enumerate(np.array_split(order, 14)):
-        parts[number % 3].update(batch, torch.from_numpy(p[batch]))
-    parts[0].merge(parts[2])
-    parts[0].merge(parts[1])
-    merged = parts[0].compute()
-    assert merged.mean == pytest.approx(whole.mean, rel=1e-12)
-    assert merged.std == pytest.approx(whole.std, rel=1e-10)
+        gathered.add(workers[number % 3].batch_sums(batch, torch.from_numpy(p[batch])))
+    found = gathered.compute()
+    assert found.mean == pytest.approx(whole.mean, rel=1e-12)
+    assert found.std == pytest.approx(whole.std, rel=1e-10)
 
 
 def test_another_shuffle_gives_another_score():
@@ -126,3 +127,20 @@ def test_classifier_score_of_an_array_and_of_batches_of_several_sizes():
     of_batches = classifier_score([small, large], BrightestChannel(), splits=3, seed=4)
     assert of_batches.mean == pytest.approx(direct_score(p, 3, 4)[0], rel=1e-5)
     assert of_batches.images == 31
+
+
+def test_the_squeezenet_score_of_real_photographs_equals_a_direct_computation(shared):
+    folder = shared / "data" / "oxford-flowers-102-64px" / "jpg"
+    files = [folder / f"image_{number:05d}.jpg" for number in range(1, 8189, 210)]
+    photographs = np.stack([np.asarray(Image.open(file).convert("RGB")) for file in files])
+    classifier = load_classifier(
+        f"squeezenet1_1:{shared / 'weights' / 'squeezenet1_1_fp16.safetensors'}"
+    )
+    p = classifier(torch.from_numpy(photographs).permute(0, 3, 1, 2)).double().numpy()
+
+    result = classifier_score(photographs, classifier, splits=2, seed=5)
+
+    mean, std = direct_score(p, splits=2, seed=5)
+    assert mean > 3
+    assert result.mean == pytest.approx(mean, rel=1e-5)
+    assert result.std == pytest.approx(std, rel=1e-3)

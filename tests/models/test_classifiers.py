@@ -67,7 +67,57 @@ def test_inception_v3_transforms_its_input_as_its_weights_expect(tmp_path):
     torch.save(torchvision_own.half().state_dict(), tmp_path / "inception.pth")
     classifier = load_classifier(f"inception_v3:{tmp_path / 'inception.pth'}")
     assert classifier.input_size == 299
-    assert classifier.network.transform_input
+    assert classifier.network.network.transform_input
+
+
+def test_squeezenets_features_are_the_mean_of_what_its_convolution_of_classes_is_given(weights):
+    network = torchvision.models.squeezenet1_1()
+    network.load_state_dict(load_file(weights))
+    network.eval()
+    images = torch.randint(0, 256, (3, 3, 227, 227), dtype=torch.uint8)  # no resizing
+    normalise = v2.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+    with torch.no_grad():
+        expected = network.features(normalise(images / 255)).mean(dim=(2, 3))
+
+    classifier = load_classifier(f"squeezenet1_1:{weights}")
+    features, probabilities = classifier.features_and_probabilities(images)
+
+    assert features.dtype == probabilities.dtype == torch.float32
+    assert features.shape == (3, 512)
+    torch.testing.assert_close(features, expected, rtol=1e-3, atol=1e-4)
+    assert torch.equal(probabilities, classifier(images))
+    assert classifier.pixels == (
+        "bicubic with antialias to 227x227, ImageNet mean and standard deviation"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "dim"),
+    [("resnet18", 512), ("mobilenet_v3_small", 1024), ("googlenet", 1024)],
+)
+def test_the_last_layer_maps_features_to_probabilities(tmp_path, name, dim):
+    options = {"googlenet": {"init_weights": False}}.get(name, {})
+    network = torchvision.models.get_model(name, weights=None, **options)
+    last = [layer for layer in network.modules() if isinstance(layer, torch.nn.Linear)][-1]
+    # So that untrained activations do not vanish, and probabilities tell images apart.
+    for layer in network.modules():
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            layer.momentum = None  # statistics of the one batch
+    with torch.no_grad():
+        network.train()(torch.randn(8, 3, 64, 64))
+        last.weight.mul_(30)
+    save_file(network.state_dict(), tmp_path / "random.safetensors")
+    classifier = load_classifier(f"{name}:{tmp_path / 'random.safetensors'}")
+
+    images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
+    features, probabilities = classifier.features_and_probabilities(images)
+
+    assert features.shape == (2, dim)
+    assert probabilities.max() > 0.01
+    with torch.no_grad():
+        expected = (features @ last.weight.T + last.bias).softmax(dim=1)
+    torch.testing.assert_close(probabilities, expected, rtol=1e-3, atol=1e-6)
+    assert torch.equal(probabilities, classifier(images))
 
 
 def test_unknown_name_lists_the_closest():
@@ -174,6 +224,14 @@ def test_inception_gives_the_probabilities_of_torch_fidelitys_unbiased_logits(tm
     assert probabilities.max() > 2 / 1008
     expected = extractor(images)[0].softmax(dim=1)
     torch.testing.assert_close(probabilities, expected, rtol=1e-3, atol=1e-6)
+
+    features, same_probabilities = classifier.features_and_probabilities(images)
+    assert features.shape == (2, 2048)
+    assert features.dtype == torch.float32
+    assert torch.equal(same_probabilities, probabilities)
+    from_features = (features @ extractor.fc.weight.T).softmax(dim=1)
+    torch.testing.assert_close(probabilities, from_features, rtol=1e-4, atol=1e-7)
+    assert classifier.pixels == "bilinear to 299x299 as TensorFlow 1, (x - 128) / 128"
 
 
 def test_inception_with_the_weights_of_another_network(weights):

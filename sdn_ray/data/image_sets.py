@@ -1,0 +1,248 @@
+"""Sets of generated images: a folder of image files or Parquet shards, with or without a manifest.
+
+``manifest.jsonl`` has one JSON object a line for each image, in order:
+
+    {"file": "00000.png", "index": 0, "caption": "…", "class": 12, "source": "jpg/image_06734.jpg",
+     "sample": 0}
+
+``file`` is relative to the manifest; in a Parquet shard ``row`` says which row. ``index`` counts
+captions, so that the samples of a diverse model share one. ``source`` names the real image whose
+caption it is. Only ``file`` is required. Without a manifest the file names' stems are the sources.
+"""
+
+import io
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+from PIL import Image
+
+from sdn_ray.data.decoding import DECODE_ERRORS, decode_rgb
+from sdn_ray.errors import UserError
+
+MANIFEST = "manifest.jsonl"
+REQUEST = "request.json"  # what `generate` was asked for; without a manifest it is not finished
+_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"}
+
+
+@dataclass(frozen=True)
+class SetImage:
+    """One image of a set: where it is and what it was drawn from."""
+
+    path: Path
+    index: int  # of its caption in the set
+    row: int | None = None  # of a Parquet shard
+    caption: str | None = None
+    source: str | None = None  # the real image
+    class_id: int | None = None
+    sample: int = 0
+
+    def __str__(self) -> str:
+        return str(self.path) if self.row is None else f"{self.path}, row {self.row}"
+
+
+def read_image_set(folder: Path) -> tuple[SetImage, ...]:
+    """The images of a set, in order; no image is decoded.
+
+    Args:
+        folder: of image files (searched deep, in the order of their names) or Parquet shards with
+            the columns ``image`` (an encoded image file) and, if there are such, ``caption``,
+            ``class``, ``source``, ``sample`` and ``index``; or one Parquet file.
+
+    Raises:
+        UserError: naming the folder, or the line of the manifest, that is not as expected.
+    """
+    if folder.is_file() and folder.suffix == ".parquet":
+        return _parquet_images([folder])
+    if not folder.is_dir():
+        raise UserError(
+            f"--images: {folder} is no folder; expected a folder of images or of Parquet shards"
+        )
+    if (folder / MANIFEST).exists():
+        return _manifest_images(folder / MANIFEST)
+    if (folder / REQUEST).exists():
+        raise UserError(
+            f"--images: {folder} is not finished ({REQUEST} without {MANIFEST}); run the "
+            "same `python -m sdn_ray.generate` again to write what is missing"
+        )
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith("."))
+    images = [path for path in files if path.suffix.lower() in _SUFFIXES]
+    shards = [path for path in files if path.suffix == ".parquet"]
+    if images and shards:
+        raise UserError(
+            f"--images: {folder} holds image files ({images[0].name}) and Parquet shards "
+            f"({shards[0].name}), and no {MANIFEST}; expected one kind"
+        )
+    if shards:
+        return _parquet_images(shards)
+    if not images:
+        raise UserError(f"--images: {folder} holds no image; expected PNG or JPEG files")
+    return tuple(SetImage(path, i, source=path.stem) for i, path in enumerate(images))
+
+
+def _manifest_images(manifest: Path) -> tuple[SetImage, ...]:
+    images = []
+    for number, line in enumerate(manifest.read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            images.append(_from_record(manifest.parent, json.loads(line), number - 1))
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise UserError(
+                f"{manifest}, line {number}: cannot be read ({error}); expected a JSON object "
+                'such as {"file": "00000.png", "caption": "…", "source": "image_00001"}'
+            ) from error
+        if not images[-1].path.is_file():
+            raise UserError(f"{manifest}, line {number}: {images[-1].path} does not exist")
+    if not images:
+        raise UserError(f"{manifest}: found no image in it, expected one a line")
+    return tuple(images)
+
+
+def _from_record(folder: Path, record: dict[str, Any], place: int) -> SetImage:
+    path = folder / record["file"]
+    row, source = record.get("row"), record.get("source")
+    if source is None and row is None:
+        source = path.stem
+    class_id = record.get("class")
+    return SetImage(
+        path=path,
+        index=int(record.get("index", place)),
+        row=None if row is None else int(row),
+        caption=record.get("caption"),
+        source=None if source is None else str(source),
+        class_id=None if class_id is None else int(class_id),
+        sample=int(record.get("sample", 0)),
+    )
+
+
+def _parquet_images(shards: Sequence[Path]) -> tuple[SetImage, ...]:
+    images: list[SetImage] = []
+    for shard in shards:
+        try:
+            names = pq.read_schema(shard).names
+            if "image" not in names:
+                raise ValueError(f"its columns are {', '.join(names)}")
+            columns = [n for n in ("caption", "class", "source", "sample", "index") if n in names]
+            rows = pq.ParquetFile(shard).metadata.num_rows
+            records = pq.read_table(shard, columns=columns).to_pylist() or [{}] * rows
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"{shard}: cannot be read ({error}); expected Parquet with a column `image`"
+            ) from error
+        for row, record in enumerate(records):
+            known = {k: v for k, v in record.items() if v is not None}
+            images.append(
+                _from_record(shard.parent, {"file": shard.name, "row": row, **known}, len(images))
+            )
+    if not images:
+        raise UserError(f"{shards[0]}: found no image in it, expected at least one row")
+    return tuple(images)
+
+
+def manifest_line(image: SetImage, folder: Path) -> str:
+    """The line of ``folder``'s manifest for an image, with its newline."""
+    record = {
+        "file": image.path.relative_to(folder).as_posix(),
+        "row": image.row,
+        "index": image.index,
+        "caption": image.caption,
+        "class": image.class_id,
+        "source": image.source,
+        "sample": image.sample,
+    }
+    known = {name: value for name, value in record.items() if value is not None}
+    return json.dumps(known, ensure_ascii=False) + "\n"
+
+
+def one_sample_each(images: Iterable[SetImage]) -> tuple[SetImage, ...]:
+    """The images that are scored: of the n samples of caption i, sample i mod n (spec, Schemes)."""
+    images = tuple(images)
+    samples = Counter(image.index for image in images)
+    return tuple(
+        image
+        for image in images
+        if samples[image.index] == 1 or image.sample == image.index % samples[image.index]
+    )
+
+
+def renumbered(images: Iterable[SetImage]) -> tuple[SetImage, ...]:
+    """The same images with captions numbered 0, 1, 2 … in their order, as scores count them."""
+    return tuple(replace(image, index=place) for place, image in enumerate(images))
+
+
+class ImageReader:
+    """Decodes the images of a set; the Parquet shard read last is kept open."""
+
+    def __init__(self) -> None:
+        self._shard: Path | None = None
+        self._column: Any = None
+
+    def __call__(self, image: SetImage) -> np.ndarray:
+        """The pixels, (height, width, 3) uint8.
+
+        Raises:
+            UserError: naming the file, when it does not decode or is no RGB image.
+        """
+        try:
+            with Image.open(self._file(image)) as opened:
+                if opened.mode != "RGB":
+                    raise UserError(
+                        f"{image}: found an image of mode {opened.mode}, expected RGB (8 bits for "
+                        "each of 3 channels)"
+                    )
+                return np.array(opened)
+        except DECODE_ERRORS as error:
+            raise UserError(f"{image}: does not decode ({error}); expected an image") from error
+
+    def _file(self, image: SetImage) -> Path | io.BytesIO:
+        if image.row is None:
+            return image.path
+        if self._shard != image.path:
+            self._column = pq.read_table(image.path, columns=["image"])["image"]
+            self._shard = image.path
+        return io.BytesIO(self._column[image.row].as_py())
+
+
+def read_real(path: Path, height: int, width: int) -> np.ndarray:
+    """A real image as RGB, resized whole to the generated image's size: (height, width, 3) uint8.
+
+    Raises:
+        UserError: naming the file, when it does not decode.
+    """
+    try:
+        return decode_rgb(path, height, width)
+    except DECODE_ERRORS as error:
+        raise UserError(f"{path}: does not decode ({error}); expected an image") from error
+
+
+class ImageChecker:
+    """Decodes images and says which cannot be used. Light to import, as a worker of a stream."""
+
+    def __init__(self) -> None:
+        self._read = ImageReader()
+
+    def __call__(self, rows: list[dict[str, Any]]) -> dict[int, str]:
+        """The reason for each bad image.
+
+        Args:
+            rows: ``path``, ``row`` and ``index`` of images, and ``real``, the path of the real
+                image that it is compared with, or None.
+
+        Returns:
+            What is wrong, by index.
+        """
+        found = {row["index"]: self._reason(row) for row in rows}
+        return {index: reason for index, reason in found.items() if reason}
+
+    def _reason(self, row: dict[str, Any]) -> str | None:
+        try:
+            image = self._read(SetImage(Path(row["path"]), row["index"], row["row"]))
+            if row["real"] is not None:
+                read_real(Path(row["real"]), *image.shape[:2])
+        except UserError as error:
+            return str(error)
+        return None

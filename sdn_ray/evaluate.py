@@ -1,0 +1,178 @@
+"""python -m sdn_ray.evaluate: the paper's scores of generated images, alone or beside real ones."""
+
+import json
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import ArgumentParser
+
+from sdn_ray.cluster import Display
+from sdn_ray.command import run_command
+from sdn_ray.config import absolute, parse
+from sdn_ray.data.references import PARTS, RealImages
+from sdn_ray.errors import UserError
+from sdn_ray.files import write_text
+from sdn_ray.metrics.scoring import (
+    SetScores,
+    check_splits,
+)
+from sdn_ray.models.classifiers import INCEPTION, load_classifier
+from sdn_ray.reports import print_reports, set_report
+from sdn_ray.requests import reference_rows
+from sdn_ray.scored_sets import (
+    ScoredSet,
+    model_origin,
+    model_set,
+    open_sets,
+    set_batches,
+    usable,
+)
+from sdn_ray.set_workers import ScoringWorker
+from sdn_ray.streaming import stream
+from sdn_ray.tracking import Recorder
+
+DESCRIPTION = (
+    "Score images, of folders or drawn by a model on the way: inception score (or the same by "
+    "another classifier), and against the real images of a data set SSIM, FSIM, FID and KID."
+)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The command; returns its exit status."""
+    options = parse(_parser(), arguments)
+    output = _check_options(options)
+    classifier = load_classifier(options.classifier)  # its errors belong here, not in a worker
+    sets, real = _sets(options)
+    with Display() as display, ExitStack() as stack:
+        sets = [_usable(one, real, options, display) for one in sets]
+        gathered = [
+            stack.enter_context(SetScores(len(one.images), options.splits, options.seed))
+            for one in sets
+        ]
+        _score(sets, gathered, real, options, display)
+        reports = [
+            set_report(one.name, found, classifier, options.reference)
+            for one, found in zip(sets, gathered, strict=True)
+        ]
+    print_reports(reports)
+    for one, report in zip(sets, reports, strict=True):
+        if one.tracked is not None:
+            Recorder(one.tracked).metrics(report.metrics(), 0)
+    if output:
+        entries = {report.name: asdict(report) for report in reports}
+        write_text(output, json.dumps(entries, indent=1) + "\n")
+        print(f"written to {output}")
+    return 0
+
+
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(
+        prog="python -m sdn_ray.evaluate", description=DESCRIPTION, exit_on_error=False
+    )
+    add = parser.add_argument
+    add("--images", type=str, nargs="+", help="Folders of images or models: DIR or NAME=DIR.")
+    add("--model", type=str, help="Model folder: draws and scores, and writes no image.")
+    add("--reference", type=str, help="Data set with the real images.")
+    add("--split", type=str, default="test", help=f"Its part: {', '.join(PARTS)}.")
+    add("--captions_per_image", type=int, help="With --model: the first N captions of each image.")
+    add("--limit", type=int, help="Score the first N images of each set alone.")
+    add("--classifier", type=str, default=INCEPTION, help="NAME or NAME:WEIGHTS.")
+    add("--splits", type=int, default=10, help="Splits of the classifier score.")
+    add("--seed", type=int, default=0, help="Of the shuffle before the splits.")
+    add("--skip_bad", type=bool, default=False, help="Leave bad images out.")
+    add("--output", type=str, help="JSON file for the scores.")
+    add("--workers", type=int, help="Processes that score. Default: one a GPU, else one a CPU.")
+    return parser
+
+
+def _check_options(options: Any) -> Path | None:
+    """Refuse what cannot be meant; the file for the scores."""
+    if (options.images is None) == (options.model is None):
+        raise UserError("expected either --images or --model, and not both")
+    if options.model is not None and options.reference is None:
+        raise UserError("--reference: found none; with --model expected a data set with captions")
+    if options.splits < 1:
+        raise UserError(f"--splits: found {options.splits}, expected at least 1")
+    if options.limit is not None and options.limit < 1:
+        raise UserError(f"--limit: found {options.limit}, expected at least 1")
+    if options.output is None:
+        return None
+    output = Path(absolute(options.output, "--output"))
+    if output.is_dir():
+        raise UserError(f"--output: {output} is a folder, expected a file such as scores.json")
+    return output
+
+
+def _absolute_weights(classifier: str) -> str:
+    """The same classifier for a process with another working directory."""
+    name, colon, file = classifier.partition(":")
+    return f"{name}:{Path(file).absolute()}" if colon else name
+
+
+def _sets(options: Any) -> tuple[list[ScoredSet], RealImages | None]:
+    given = [options.model] if options.model else options.images
+    real = None
+    if options.reference is not None:
+        origin = model_origin(given)
+        _, rows = reference_rows(
+            options.reference, options.split, origin, skip_bad=options.skip_bad
+        )
+        real = RealImages.of(rows)
+    if options.model is not None:
+        folder = Path(absolute(options.model, "--model"))
+        return [model_set(folder.parent.name, folder, real, options.captions_per_image)], real
+    return open_sets(options.images, real, options.captions_per_image), real
+
+
+def _usable(one: ScoredSet, real: RealImages | None, options: Any, display: Display) -> ScoredSet:
+    """The part of a set that is scored: at most --limit images, none of them bad."""
+    one = replace(one, images=one.images[: options.limit])
+    check_splits(len(one.images), options.splits, one.name)
+    one, left_out = usable(
+        one,
+        real,
+        skip_bad=options.skip_bad,
+        workers=options.workers,
+        on_progress=display.progress,
+    )
+    for reason in left_out:
+        display.line(f"left out {reason}")
+    check_splits(len(one.images), options.splits, f"{one.name}, without bad images")
+    return one
+
+
+def _score(
+    sets: Sequence[ScoredSet],
+    gathered: Sequence[SetScores],
+    real: RealImages | None,
+    options: Any,
+    display: Display,
+) -> None:
+    """Score all sets in one stream of batches."""
+    batches = [batch for place, one in enumerate(sets) for batch in set_batches(place, one, real)]
+    sizes = [len(one.images) for one in sets]
+    arguments = {
+        "sizes": sizes,
+        "models": [str(one.model) if one.model else None for one in sets],
+        "classifier": _absolute_weights(options.classifier),
+        "splits": options.splits,
+        "seed": options.seed,
+    }
+    began, done = time.perf_counter(), 0
+    results = stream(batches, ScoringWorker, arguments, options.workers)
+    for batch, (place, scores) in zip(batches, results, strict=True):
+        gathered[place].add(scores)
+        done += len(batch)
+        rate = done / (time.perf_counter() - began)
+        display.progress("scoring", done, sum(sizes), f"{rate:.0f} images/s")
+    display.line(
+        f"scored {done} images in {time.perf_counter() - began:.0f} s: {rate:.1f} images/s"
+    )
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_command(main, None))

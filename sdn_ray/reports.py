@@ -1,0 +1,119 @@
+"""The scores of a set of images, with all that a figure depends on written beside it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Column, Table
+
+from sdn_ray.metrics.classifier_score import ScoreResult, distance_name, score_name
+from sdn_ray.metrics.scoring import Distances, SetScores
+from sdn_ray.models.classifiers import Classifier
+
+
+@dataclass(frozen=True)
+class SetReport:
+    """What `evaluate` found of a set, as it stands in its JSON file."""
+
+    name: str
+    images: int
+    classifier: str
+    pixels: str  # how images become the classifier's input
+    splits: int
+    shuffled_with_seed: int
+    scores: dict[str, float]  # a classifier score carries the classifier's name
+    reference: str | None  # the data set that it was compared with
+    real_images: int
+    real_scores: dict[str, float]  # of the real images, at the same count and splits
+    kid_subset: int | None  # images of each of the 100 subsets
+
+    def metrics(self) -> dict[str, float]:
+        """The scores under the names that MLflow shows."""
+        real = {f"evaluate/real_{name}": value for name, value in self.real_scores.items()}
+        return {f"evaluate/{name}": value for name, value in self.scores.items()} | real
+
+
+def set_report(
+    name: str, found: SetScores, classifier: Classifier, reference: str | None
+) -> SetReport:
+    """Put the gathered sums of a set into figures."""
+    scores = _score_entries(found.classifier_score(), classifier)
+    real_scores = _score_entries(found.classifier_score("real"), classifier)
+    distances = found.distances()
+    if distances:
+        scores |= _distance_entries(distances, classifier)
+    pairs = found.pairs()
+    if len(pairs):
+        scores |= {"ssim": float(pairs[:, 1].mean()), "fsim": float(pairs[:, 2].mean())}
+    return SetReport(
+        name=name,
+        images=found.images,
+        classifier=classifier.name,
+        pixels=classifier.pixels,
+        splits=found.splits,
+        shuffled_with_seed=found.seed,
+        scores=scores,
+        reference=reference,
+        real_images=len(pairs),
+        real_scores=real_scores,
+        kid_subset=distances.kid_subset if distances else None,
+    )
+
+
+def _score_entries(score: ScoreResult | None, classifier: Classifier) -> dict[str, float]:
+    if score is None:
+        return {}
+    name = score_name(classifier.name)
+    return {name: score.mean, f"{name}_std": score.std}
+
+
+def _distance_entries(distances: Distances, classifier: Classifier) -> dict[str, float]:
+    fid, kid = (distance_name(classifier.name, distance) for distance in ("fid", "kid"))
+    return {fid: distances.fid, kid: distances.kid, f"{kid}_std": distances.kid_std}
+
+
+def print_reports(reports: Sequence[SetReport], console: Console | None = None) -> None:
+    """Print the table: a row a set, and one for the real images at the count of each."""
+    console = console or Console(highlight=False)
+    first = reports[0]
+    names = [name for name in first.scores if not name.endswith("_std")]
+    table = Table(
+        Column("images", no_wrap=True),
+        Column("count", no_wrap=True),
+        *(Column(_heading(name), overflow="fold") for name in names),
+        box=SIMPLE,
+        title=_title(first),
+        title_justify="left",
+        title_style="",
+    )
+    for report in reports:
+        table.add_row(report.name, str(report.images), *_cells(report.scores, names))
+    for count, report in {r.images: r for r in reports if r.real_scores}.items():
+        label = "real" if count == report.real_images else "real, repeated"
+        table.add_row(label, str(count), *_cells(report.real_scores, names))
+    console.print(table)
+
+
+def _title(report: SetReport) -> str:
+    return (
+        f"{report.classifier}, {report.pixels}; {report.splits} splits, shuffled with seed "
+        f"{report.shuffled_with_seed}"
+    )
+
+
+def _heading(name: str) -> str:
+    """A name on two lines, so that a terminal of 80 columns shows all of them."""
+    classifier, underscore, metric = name.rpartition("_")
+    return f"{classifier}{underscore}\n{metric}" if underscore else name
+
+
+def _cells(scores: dict[str, float], names: Sequence[str]) -> list[str]:
+    cells = []
+    for name in names:
+        value, deviation = scores.get(name), scores.get(f"{name}_std")
+        if value is None:
+            cells.append("")
+        else:
+            cells.append(f"{value:.4g}" + (f" ± {deviation:.2g}" if deviation is not None else ""))
+    return cells

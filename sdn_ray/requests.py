@@ -1,0 +1,84 @@
+"""What is asked of a model: captions, of a user or of a data set, as the images they will be."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sdn_ray.config import absolute
+from sdn_ray.data.references import part_rows, read_reference, source_name
+from sdn_ray.data.rows import CaptionedDataset, CaptionedImage
+from sdn_ray.data.splits import ClassSplit
+from sdn_ray.errors import UserError
+
+BATCH = 64  # captions that an actor takes at once
+
+
+@dataclass(frozen=True)
+class Request:
+    """One caption to draw."""
+
+    caption: str
+    class_id: int | None = None
+    source: str | None = None  # the real image whose caption it is
+
+
+def file_requests(file: str) -> list[Request]:
+    """The captions of a text file, one a line.
+
+    Raises:
+        UserError: when it cannot be read or has an empty line.
+    """
+    try:
+        lines = Path(file).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"--captions: {file} cannot be read ({error}); expected a UTF-8 text file with one "
+            "caption a line"
+        ) from error
+    empty = [number for number, line in enumerate(lines, 1) if not line.strip()]
+    if empty or not lines:
+        where = f"an empty line {empty[0]}" if empty else "no line"
+        raise UserError(f"--captions: {file} has {where}, expected a caption on every line")
+    return [Request(line.strip()) for line in lines]
+
+
+def row_requests(rows: Iterable[CaptionedImage], captions_per_image: int | None) -> list[Request]:
+    """The captions of real images, those of an image together and its first one first."""
+    if captions_per_image is not None and captions_per_image < 1:
+        raise UserError(
+            f"--captions_per_image: found {captions_per_image}, expected at least 1 (or nothing, "
+            "for all of them)"
+        )
+    return [
+        Request(caption, row.class_id, source_name(row))
+        for row in rows
+        for caption in row.captions[:captions_per_image]
+    ]
+
+
+def reference_rows(
+    root: str, part: str, origin: Mapping[str, Any] | None, *, skip_bad: bool = False
+) -> tuple[CaptionedDataset, tuple[CaptionedImage, ...]]:
+    """A data set and the rows of one part of it.
+
+    Args:
+        root: folder of the data set.
+        part: train, validation or test.
+        origin: of a model; where it was trained on this data set, its own split counts.
+        skip_bad: leave out items whose files are missing.
+
+    Raises:
+        UserError: when the data set, or that part, cannot be had.
+    """
+    dataset = read_reference(Path(absolute(root, "--reference")), skip_bad=skip_bad)
+    split = None
+    if origin and origin.get("config", {}).get("dataset", {}).get("name") == dataset.name:
+        split = ClassSplit.from_dict(origin["split"])
+    return dataset, part_rows(dataset, part, split)
+
+
+def batched(images: Sequence[Any], size: int = BATCH) -> Iterator[Sequence[Any]]:
+    """Consecutive parts of at most ``size``."""
+    for start in range(0, len(images), size):
+        yield images[start : start + size]

@@ -1,0 +1,117 @@
+"""Ray Data: batches of rows through a pool of actors that hold a model once each."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
+
+import pyarrow as pa
+import ray
+import ray.data
+from ray.data import ActorPoolStrategy
+
+from sdn_ray.cluster import start_ray
+from sdn_ray.errors import UserError
+
+Row = dict[str, Any]
+OnProgress = Callable[[str, int, int], None]  # (what, done, total)
+
+
+class BatchWorker(Protocol):
+    """What an actor holds: made once from keyword arguments, then called with batches of rows."""
+
+    def __call__(self, rows: list[Row]) -> Any:
+        """What becomes of a batch."""
+
+
+def pool_size(workers: int | None) -> tuple[int, dict[str, float]]:
+    """How many actors the joined cluster takes, and what each of them reserves.
+
+    Args:
+        workers: as the user asks; None is one for each GPU, or for each CPU where there is none.
+
+    Raises:
+        UserError: when the cluster can never hold as many.
+    """
+    total = ray.cluster_resources()
+    gpus, cpus = int(total.get("GPU", 0)), int(total.get("CPU", 0))
+    most, kind = (gpus, "GPUs") if gpus else (cpus, "CPUs")
+    if workers is not None and not 1 <= workers <= most:
+        raise UserError(
+            f"--workers: found {workers}, expected 1 to {most}: the cluster has {most} {kind}"
+        )
+    return workers or most, {"num_cpus": 1, "num_gpus": 1} if gpus else {"num_cpus": 1}
+
+
+def stream(
+    batches: Sequence[Sequence[Row]],
+    worker: type[BatchWorker],
+    arguments: dict[str, Any],
+    workers: int | None = None,
+) -> Iterator[Any]:
+    """What ``worker(**arguments)`` makes of each batch, in the order of the batches.
+
+    Only a few results wait in the object store at a time. An actor that dies is replaced and its
+    batches are done again, so that a result never counts twice.
+
+    Args:
+        batches: lists of rows with the same keys.
+        worker: class of the actors; its results should be small.
+        arguments: of its constructor; paths must be seen by every node.
+        workers: number of actors, see :func:`pool_size`.
+
+    Raises:
+        UserError: when one of the actors raises it.
+    """
+    if not batches:
+        return
+    start_ray()
+    size, resources = pool_size(workers)
+    context = ray.data.DataContext.get_current()
+    context.execution_options.preserve_order = True
+    blocks = ray.data.from_arrow([pa.Table.from_pylist(list(rows)) for rows in batches])
+    results = blocks.map_batches(
+        _Actor,
+        fn_constructor_args=(worker, arguments),
+        batch_size=None,  # a block is a batch
+        batch_format="pyarrow",
+        compute=ActorPoolStrategy(size=min(size, len(batches))),
+        **resources,
+    )
+    try:
+        for block in results.iter_batches(batch_size=None, prefetch_batches=0):
+            yield from (boxed.value for boxed in block["result"])
+    except ray.exceptions.RayError as error:
+        cause = _user_error(error)
+        raise cause if cause else error from None
+
+
+def actor_device() -> str:
+    """Where an actor computes: its GPU, or the one CPU core that it reserved."""
+    import torch  # here, since an actor that only reads files need not wait for it
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+class _Actor:
+    """Turns Arrow tables into rows, and a result into a column that Ray Data can carry."""
+
+    def __init__(self, worker: type[BatchWorker], arguments: dict[str, Any]) -> None:
+        self._work = worker(**arguments)
+
+    def __call__(self, table: pa.Table) -> dict[str, list[Any]]:
+        return {"result": [_Boxed(self._work(table.to_pylist()))]}
+
+
+class _Boxed:
+    """Keeps Ray Data from taking a result for a tensor or a list of columns."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+
+def _user_error(error: BaseException | None) -> UserError | None:
+    """The user's error behind those that Ray wraps around it."""
+    while error is not None:
+        if isinstance(error, UserError):
+            return error
+        error = getattr(error, "cause", None) or error.__cause__
+    return None

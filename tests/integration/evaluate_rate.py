@@ -1,0 +1,82 @@
+"""How `evaluate --model` compares with a plain loop: python -m tests.integration.evaluate_rate.
+
+Both draw and score the same images with the same arithmetic; the plain loop does it in one process
+with all cores. Also the peak memory of the command's own process at two numbers of images.
+"""
+
+import argparse
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from sdn_ray.data.references import RealImages
+from sdn_ray.export import load_model
+from sdn_ray.metrics.scoring import SetScores
+from sdn_ray.requests import reference_rows
+from sdn_ray.scored_sets import model_set, set_batches
+from sdn_ray.set_workers import ScoringWorker
+
+
+def main() -> None:
+    """Measure, and print a line for each measurement."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--reference", required=True)
+    parser.add_argument("--classifier", required=True)
+    parser.add_argument("--images", type=int, default=11550)
+    parser.add_argument("--fewer_images", type=int, default=2000)
+    parser.add_argument("--loop_images", type=int, default=2048, help="of the plain loop")
+    options = parser.parse_args()
+    before = _plain_loop(options)
+    rate, memory = _command(options, options.images)
+    after = _plain_loop(options)
+    plain = (before + after) / 2
+    print(f"plain loop {before:.1f} and {after:.1f} images/s, before and after", flush=True)
+    print(f"evaluate {rate:.1f} images/s with its start, {rate / plain:.2f} of the plain loop")
+    _, fewer = _command(options, options.fewer_images)
+    print(
+        f"peak memory of the driver: {memory:.0f} MiB with {options.images} images, {fewer:.0f} "
+        f"MiB with {options.fewer_images}: {memory / fewer - 1:+.1%}"
+    )
+
+
+def _plain_loop(options: argparse.Namespace) -> float:
+    """images/s in this process."""
+    _, rows = reference_rows(options.reference, "test", load_model(options.model).origin)
+    real = RealImages.of(rows)
+    one = model_set("model", options.model, real, None)
+    size = len(one.images)
+    work = ScoringWorker([size], [str(options.model)], options.classifier, 10, 0)
+    batches = set_batches(0, one, real)
+    work(batches[0])
+    began, done = time.perf_counter(), 0
+    with SetScores(size, 10, 0) as scores:
+        for batch in batches:
+            scores.add(work(batch)[1])
+            done += len(batch)
+            if done >= options.loop_images:
+                break
+    return done / (time.perf_counter() - began)
+
+
+def _command(options: argparse.Namespace, images: int) -> tuple[float, float]:
+    """images/s of the whole command, and its peak memory in MiB."""
+    command = [sys.executable, "-m", "sdn_ray.evaluate", "--model", str(options.model)]
+    command += ["--reference", options.reference, "--classifier", options.classifier]
+    began = time.perf_counter()
+    process = subprocess.Popen([*command, "--limit", str(images)])
+    peak = 0.0
+    while process.poll() is None:
+        try:
+            status = Path(f"/proc/{process.pid}/status").read_text()
+            peak = max(peak, int(status.partition("VmHWM:")[2].split()[0]) / 1024)
+        except (OSError, IndexError):
+            pass
+        time.sleep(0.05)
+    assert process.returncode == 0
+    return images / (time.perf_counter() - began), peak
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,169 @@
+import json
+import os
+import signal
+import threading
+import time
+
+import numpy as np
+import psutil
+import pytest
+from PIL import Image
+
+from sdn_ray import evaluate, generate
+from sdn_ray.data.image_sets import ImageReader, read_image_set, read_real
+from sdn_ray.data.references import part_rows, read_reference
+from sdn_ray.errors import UserError
+from sdn_ray.metrics.classifier_score import classifier_score
+from sdn_ray.metrics.fsim import fsim
+from sdn_ray.metrics.ssim import ssim
+from sdn_ray.models.classifiers import load_classifier
+
+SPLITS = ("--splits", 4)
+
+
+@pytest.fixture(scope="module")
+def squeezenet(shared):
+    return f"squeezenet1_1:{shared / 'weights' / 'squeezenet1_1_fp16.safetensors'}"
+
+
+def run(module, *arguments):
+    return module.main([str(argument) for argument in arguments])
+
+
+def scores_of(tmp_path, squeezenet, *arguments):
+    """The JSON that `evaluate` writes."""
+    output = tmp_path / "scores.json"
+    options = ["--classifier", squeezenet, *SPLITS, "--output", output]
+    assert run(evaluate, *arguments, *options) == 0
+    return json.loads(output.read_text())
+
+
+@pytest.fixture
+def generated(joined, reference, diverse_model, tmp_path):
+    """Images of the first three captions of the twenty test photographs."""
+    out = tmp_path / "generated"
+    request = ["--model", diverse_model, "--reference", reference, "--captions_per_image", 3]
+    assert run(generate, *request, "--output", out) == 0
+    return out
+
+
+def test_a_folder_and_the_model_that_drew_it_score_the_same(
+    generated, reference, diverse_model, squeezenet, tmp_path, capsys
+):
+    found = scores_of(tmp_path, squeezenet, "--images", generated, "--reference", reference)
+    report = found["generated"]
+    images = read_image_set(generated)
+    pixels = np.stack([ImageReader()(image) for image in images])
+    classifier = load_classifier(squeezenet)
+    expected = classifier_score(pixels, classifier, splits=4, seed=0)
+    assert report["scores"]["squeezenet1_1_score"] == pytest.approx(expected.mean, rel=1e-5)
+    assert report["scores"]["squeezenet1_1_score_std"] == pytest.approx(expected.std, rel=1e-4)
+
+    rows = part_rows(read_reference(reference), "test", None)
+    photographs = np.stack([read_real(row.image_path, 32, 32) for row in rows])
+    expected = classifier_score(np.repeat(photographs, 3, 0), classifier, splits=4, seed=0)
+    assert report["real_scores"]["squeezenet1_1_score"] == pytest.approx(expected.mean, rel=1e-5)
+    pairs = list(zip(photographs, pixels[::3], strict=True))
+    assert report["scores"]["ssim"] == pytest.approx(np.mean([ssim(*pair) for pair in pairs]))
+    assert report["scores"]["fsim"] == pytest.approx(np.mean([fsim(*pair) for pair in pairs]))
+    assert (report["images"], report["real_images"], report["kid_subset"]) == (60, 20, 20)
+    assert report["classifier"] == "squeezenet1_1"
+    assert "227x227" in report["pixels"]
+    assert (report["splits"], report["shuffled_with_seed"]) == (4, 0)
+    table = capsys.readouterr().out
+    assert "real, repeated" in table
+
+    options = ["--reference", reference, "--captions_per_image", 3]
+    [by_model] = scores_of(tmp_path, squeezenet, "--model", diverse_model, *options).values()
+    for name, value in report["scores"].items():
+        assert by_model["scores"][name] == pytest.approx(value, rel=1e-3), name
+
+
+def test_several_sets_stand_in_one_table(
+    generated, reference, diverse_model, squeezenet, tmp_path, capsys
+):
+    stems = tmp_path / "elsewhere"  # made by another system: named by the source images' stems
+    stems.mkdir()
+    for row in part_rows(read_reference(reference), "test", None):
+        Image.fromarray(read_real(row.image_path, 48, 48)).save(
+            stems / f"{row.image_path.stem}.png"
+        )
+    found = scores_of(
+        tmp_path,
+        squeezenet,
+        *("--images", f"sdn={diverse_model}", f"copies={stems}", "--reference", reference),
+        *("--captions_per_image", 1),
+    )
+    assert list(found) == ["sdn", "copies"]
+    copies = found["copies"]
+    assert copies["scores"]["ssim"] == pytest.approx(1)
+    assert copies["scores"]["fsim"] == pytest.approx(1)
+    assert copies["scores"]["squeezenet1_1_fid"] == pytest.approx(0, abs=1e-6)
+    assert copies["scores"]["squeezenet1_1_score"] == copies["real_scores"]["squeezenet1_1_score"]
+    assert found["sdn"]["scores"]["squeezenet1_1_fid"] > 1
+    table = capsys.readouterr().out
+    assert "sdn" in table
+    assert "copies" in table
+
+
+def test_a_scoring_actor_that_is_killed_changes_nothing(
+    generated, reference, diverse_model, squeezenet, tmp_path
+):
+    options = ["--model", diverse_model, "--reference", reference]
+    undisturbed = scores_of(tmp_path, squeezenet, *options)
+    killed = []
+
+    def kill_one():
+        deadline = time.monotonic() + 60
+        while not killed and time.monotonic() < deadline:
+            for process in psutil.process_iter(["cmdline"]):
+                # An actor shows its method while it works.
+                if "ray::MapWorker" in " ".join(process.info["cmdline"] or []):
+                    time.sleep(1)
+                    os.kill(process.pid, signal.SIGKILL)
+                    killed.append(process.pid)
+                    return
+            time.sleep(0.01)
+
+    thread = threading.Thread(target=kill_one)
+    thread.start()
+    disturbed = scores_of(tmp_path, squeezenet, *options)
+    thread.join()
+    assert killed
+    assert disturbed == undisturbed
+
+
+def test_bad_images_are_named_or_left_out(generated, reference, squeezenet, tmp_path, capsys):
+    options = ["--images", generated, "--reference", reference]
+    broken, grey = generated / "00007.png", generated / "00030.png"
+    broken.write_bytes(broken.read_bytes()[:100])
+    Image.new("L", (32, 32)).save(grey)
+    with pytest.raises(UserError, match=r"00007\.png: does not decode.*1 more such.*--skip_bad"):
+        scores_of(tmp_path, squeezenet, *options)
+    [report] = scores_of(tmp_path, squeezenet, *options, "--skip_bad", "true").values()
+    assert (report["images"], report["real_images"]) == (58, 20)
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "left out" in printed
+    assert "00030.png: found an image of mode L, expected RGB" in printed
+
+
+def test_what_cannot_be_scored_is_one_clear_error(
+    joined, generated, reference, squeezenet, shared, tmp_path
+):
+    def refused(*arguments, classifier=squeezenet):
+        with pytest.raises(UserError) as error:
+            run(evaluate, *arguments, "--classifier", classifier)
+        return str(error.value)
+
+    images = ["--images", generated]
+    assert "60 images, expected at least 100" in refused(*images, "--splits", 100)
+    other = f"alexnet:{squeezenet.partition(':')[2]}"
+    assert "not the weights of alexnet" in refused(*images, classifier=other)
+    stranger = tmp_path / "strangers"
+    stranger.mkdir()
+    Image.new("RGB", (32, 32)).save(stranger / "somebody.png")
+    error = refused("--images", stranger, "--reference", reference, "--splits", 1)
+    assert "somebody.png: its source somebody is not among the 20 real images" in error
+    assert "expected each once" in refused(*images, generated)
+    assert "either --images or --model" in refused(*images, "--model", generated)
+    assert "--splits: found 0" in refused(*images, "--splits", 0)
