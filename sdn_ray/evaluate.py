@@ -11,7 +11,7 @@ from typing import Any
 from jsonargparse import ArgumentParser
 
 from sdn_ray.cluster import Display
-from sdn_ray.command import run_command
+from sdn_ray.command import check_at_least, run_command
 from sdn_ray.config import absolute, parse
 from sdn_ray.data.references import PARTS, RealImages
 from sdn_ray.errors import UserError
@@ -24,10 +24,12 @@ from sdn_ray.models.classifiers import INCEPTION, load_classifier
 from sdn_ray.reports import print_reports, set_report
 from sdn_ray.requests import reference_rows
 from sdn_ray.scored_sets import (
+    Entry,
     ScoredSet,
-    model_origin,
-    model_set,
-    open_sets,
+    common_origin,
+    image_entries,
+    model_entry,
+    open_set,
     set_batches,
     usable,
 )
@@ -45,27 +47,32 @@ def main(arguments: Sequence[str]) -> int:
     """The command; returns its exit status."""
     options = parse(_parser(), arguments)
     output = _check_options(options)
+    entries = [model_entry(options.model)] if options.model else image_entries(options.images)
     classifier = load_classifier(options.classifier)  # its errors belong here, not in a worker
-    sets, real = _sets(options)
     with Display() as display, ExitStack() as stack:
+        real = _real_images(options, entries, display)
+        sets = [open_set(entry, real, options.captions_per_image) for entry in entries]
         sets = [_usable(one, real, options, display) for one in sets]
         gathered = [
             stack.enter_context(SetScores(len(one.images), options.splits, options.seed))
             for one in sets
         ]
-        _score(sets, gathered, real, options, display)
+        score_sets(sets, gathered, real, _classifier_settings(options), options.workers, display)
         reports = [
-            set_report(one.name, found, classifier, options.reference)
+            set_report(one.name, found, classifier, options)
             for one, found in zip(sets, gathered, strict=True)
         ]
     print_reports(reports)
+    if output:
+        entries_found = {report.name: asdict(report) for report in reports}
+        write_text(output, json.dumps(entries_found, indent=1) + "\n")
+        print(f"written to {output}")
     for one, report in zip(sets, reports, strict=True):
         if one.tracked is not None:
-            Recorder(one.tracked).metrics(report.metrics(), 0)
-    if output:
-        entries = {report.name: asdict(report) for report in reports}
-        write_text(output, json.dumps(entries, indent=1) + "\n")
-        print(f"written to {output}")
+            recorder = Recorder(one.tracked)
+            recorder.metrics(report.metrics(), 0)
+            if output:
+                recorder.file(output, "evaluate")
     return 0
 
 
@@ -95,37 +102,36 @@ def _check_options(options: Any) -> Path | None:
         raise UserError("expected either --images or --model, and not both")
     if options.model is not None and options.reference is None:
         raise UserError("--reference: found none; with --model expected a data set with captions")
-    if options.splits < 1:
-        raise UserError(f"--splits: found {options.splits}, expected at least 1")
-    if options.limit is not None and options.limit < 1:
-        raise UserError(f"--limit: found {options.limit}, expected at least 1")
+    check_at_least(options, splits=1, limit=1, captions_per_image=1, seed=0, workers=1)
     if options.output is None:
         return None
     output = Path(absolute(options.output, "--output"))
     if output.is_dir():
         raise UserError(f"--output: {output} is a folder, expected a file such as scores.json")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--output: {output.parent} cannot be a folder ({error})") from error
     return output
 
 
-def _absolute_weights(classifier: str) -> str:
-    """The same classifier for a process with another working directory."""
-    name, colon, file = classifier.partition(":")
-    return f"{name}:{Path(file).absolute()}" if colon else name
+def _classifier_settings(options: Any) -> dict[str, Any]:
+    """What workers need for the classifier score."""
+    name, colon, file = options.classifier.partition(":")
+    classifier = f"{name}:{absolute(file, '--classifier')}" if colon else name
+    return {"classifier": classifier, "splits": options.splits, "seed": options.seed}
 
 
-def _sets(options: Any) -> tuple[list[ScoredSet], RealImages | None]:
-    given = [options.model] if options.model else options.images
-    real = None
-    if options.reference is not None:
-        origin = model_origin(given)
-        _, rows = reference_rows(
-            options.reference, options.split, origin, skip_bad=options.skip_bad
-        )
-        real = RealImages.of(rows)
-    if options.model is not None:
-        folder = Path(absolute(options.model, "--model"))
-        return [model_set(folder.parent.name, folder, real, options.captions_per_image)], real
-    return open_sets(options.images, real, options.captions_per_image), real
+def _real_images(options: Any, entries: Sequence[Entry], display: Display) -> RealImages | None:
+    if options.reference is None:
+        return None
+    origin = common_origin(entries, options.split)
+    dataset, rows = reference_rows(
+        options.reference, options.split, origin, skip_bad=options.skip_bad
+    )
+    for item in dataset.bad_items:
+        display.line(f"left out {item.path}: {item.reason}")
+    return RealImages.of(rows)
 
 
 def _usable(one: ScoredSet, real: RealImages | None, options: Any, display: Display) -> ScoredSet:
@@ -145,33 +151,39 @@ def _usable(one: ScoredSet, real: RealImages | None, options: Any, display: Disp
     return one
 
 
-def _score(
+def score_sets(
     sets: Sequence[ScoredSet],
     gathered: Sequence[SetScores],
     real: RealImages | None,
-    options: Any,
+    settings: dict[str, Any],
+    workers: int | None,
     display: Display,
 ) -> None:
-    """Score all sets in one stream of batches."""
+    """Score all sets in one stream of batches.
+
+    Args:
+        sets: what to score.
+        gathered: where the scores of each set are added.
+        real: the real images.
+        settings: ``classifier``, ``splits`` and ``seed`` of a `ScoringWorker`.
+        workers: processes; None is one a GPU, or a CPU.
+        display: shows progress.
+    """
     batches = [batch for place, one in enumerate(sets) for batch in set_batches(place, one, real)]
-    sizes = [len(one.images) for one in sets]
-    arguments = {
-        "sizes": sizes,
+    total = sum(len(one.images) for one in sets)
+    arguments = settings | {
+        "sizes": [len(one.images) for one in sets],
         "models": [str(one.model) if one.model else None for one in sets],
-        "classifier": _absolute_weights(options.classifier),
-        "splits": options.splits,
-        "seed": options.seed,
     }
     began, done = time.perf_counter(), 0
-    results = stream(batches, ScoringWorker, arguments, options.workers)
+    results = stream(batches, ScoringWorker, arguments, workers)
     for batch, (place, scores) in zip(batches, results, strict=True):
         gathered[place].add(scores)
         done += len(batch)
         rate = done / (time.perf_counter() - began)
-        display.progress("scoring", done, sum(sizes), f"{rate:.0f} images/s")
-    display.line(
-        f"scored {done} images in {time.perf_counter() - began:.0f} s: {rate:.1f} images/s"
-    )
+        display.progress("scoring", done, total, f"{rate:.0f} images/s")
+    seconds = time.perf_counter() - began
+    display.line(f"scored {done} images in {seconds:.0f} s: {done / seconds:.1f} images/s")
 
 
 if __name__ == "__main__":

@@ -8,12 +8,13 @@ import numpy as np
 from jsonargparse import ArgumentParser
 
 from sdn_ray.cluster import Display
-from sdn_ray.command import run_command
+from sdn_ray.command import check_at_least, run_command
 from sdn_ray.config import absolute, parse
 from sdn_ray.data.image_sets import SetImage, read_real
 from sdn_ray.data.references import PARTS, RealImages, source_name
 from sdn_ray.data.rows import CaptionedImage
 from sdn_ray.errors import UserError
+from sdn_ray.evaluate import score_sets
 from sdn_ray.export import TrackedRun, load_model, tracked_run
 from sdn_ray.metrics.scoring import SetScores
 from sdn_ray.models.drawing import draw_samples
@@ -23,13 +24,12 @@ from sdn_ray.requests import file_requests, reference_rows
 from sdn_ray.retrieval_index import retrieval_index
 from sdn_ray.scored_sets import (
     ScoredSet,
-    model_origin,
-    open_sets,
-    set_batches,
+    common_origin,
+    image_entries,
+    open_set,
     usable,
 )
-from sdn_ray.set_workers import ScoringWorker, SetReader, image_row
-from sdn_ray.streaming import stream
+from sdn_ray.set_workers import SetReader, image_row
 from sdn_ray.tracking import Recorder
 
 DESCRIPTION = "Draw one of the paper's figures; it is also recorded with the models' MLflow runs."
@@ -130,11 +130,14 @@ _ADD_OPTIONS: dict[str, Callable[[ArgumentParser], None]] = {
 }
 
 
-def _sets(options: Any, captions_per_image: int = 1) -> tuple[list[ScoredSet], RealImages]:
-    origin = model_origin(options.images)
+def _sets(options: Any) -> tuple[list[ScoredSet], RealImages]:
+    """The sets, of models the images of first captions, and the real images."""
+    check_at_least(options, rows=1, workers=1, epochs=1, fc_width=1)
+    entries = image_entries(options.images)
+    origin = common_origin(entries, options.split)
     _, rows = reference_rows(options.reference, options.split, origin)
     real = RealImages.of(rows)
-    return open_sets(options.images, real, captions_per_image), real
+    return [open_set(entry, real, captions_per_image=1) for entry in entries], real
 
 
 def _by_source(one: ScoredSet, real: RealImages) -> dict[int, SetImage]:
@@ -252,24 +255,15 @@ def worst(options: Any, output: Path, display: Display) -> list[TrackedRun | Non
     one, _ = usable(
         one, real, skip_bad=False, workers=options.workers, on_progress=display.progress
     )
-    arguments = {
-        "sizes": [len(one.images)],
-        "models": [str(one.model) if one.model else None],
-        "classifier": None,
-        "splits": 1,
-        "seed": 0,
-    }
-    batches, done = set_batches(0, one, real), 0
     with SetScores(len(one.images), 1, 0) as found:
-        results = stream(batches, ScoringWorker, arguments, options.workers)
-        for batch, (_, scores) in zip(batches, results, strict=True):
-            found.add(scores)
-            done += len(batch)
-            display.progress("comparing", done, len(one.images))
+        settings = {"classifier": None, "splits": 1, "seed": 0}
+        score_sets([one], [found], real, settings, options.workers, display)
         pairs = found.pairs()
     lowest = pairs[np.argsort(pairs[:, 2], kind="stable")[: options.rows]]
     images = [one.images[int(index)] for index in lowest[:, 0]]
-    drawn = SetReader(arguments["models"])([image_row(0, image) for image in images])
+    drawn = SetReader([str(one.model) if one.model else None])(
+        [image_row(0, image) for image in images]
+    )
     rows = [real.rows[real.find(str(image.source))] for image in images]
     photos = [_real_like(row, image) for row, image in zip(rows, drawn, strict=True)]
     comparison_rows(
@@ -288,9 +282,9 @@ def retrieval(options: Any, output: Path, display: Display) -> list[TrackedRun |
     one = _single(sets)
     places = _chosen([one], real, options)
     [drawn] = _read_sets([one], real, places)
-    size = drawn[0].shape[0]
-    index = retrieval_index(options, size, model_origin(options.images), display)
-    queries = fc7_features(index.network, np.stack(drawn))
+    origin = common_origin(image_entries(options.images), "train")
+    index = retrieval_index(options, drawn[0].shape[0], origin, display)
+    queries = fc7_features(index.network, np.stack([index.resized(image) for image in drawn]))
     rows, similarities = nearest(queries, index.features, NEIGHBOURS)
     pictures, notes = [], []
     for image, own_rows, own_similarities in zip(drawn, rows, similarities, strict=True):

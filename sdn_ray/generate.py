@@ -15,9 +15,16 @@ from jsonargparse import ArgumentParser
 from PIL import Image
 
 from sdn_ray.cluster import Display
-from sdn_ray.command import run_command
+from sdn_ray.command import check_at_least, run_command
 from sdn_ray.config import absolute, parse
-from sdn_ray.data.image_sets import MANIFEST, REQUEST, ImageReader, SetImage, manifest_line
+from sdn_ray.data.image_sets import (
+    MANIFEST,
+    REQUEST,
+    ImageReader,
+    SetImage,
+    manifest_line,
+    sample_turns,
+)
 from sdn_ray.data.references import PARTS
 from sdn_ray.errors import UserError
 from sdn_ray.export import GENERATOR, TEXT_ENCODER, Model, load_model
@@ -40,6 +47,7 @@ IN_PROCESS = 4 * BATCH  # captions that are drawn before a cluster would have st
 def main(arguments: Sequence[str]) -> int:
     """The command; returns its exit status."""
     options = parse(_parser(), arguments)
+    check_at_least(options, captions_per_image=1, workers=1)
     folder = Path(absolute(options.model, "--model"))
     output = Path(absolute(options.output, "--output"))
     captions = _given_captions(options)
@@ -55,7 +63,7 @@ def main(arguments: Sequence[str]) -> int:
     images = planned_images(requests, output, model.generator.samples, options)
     _begin(output, folder, model, requests, options)
     batches = _batches(images, options)
-    arguments = {
+    settings = {
         "model": str(folder),
         "output": str(output),
         "samples": options.samples,
@@ -64,9 +72,9 @@ def main(arguments: Sequence[str]) -> int:
     if not all(path.exists() for path in {image.path for image in images}):
         few = len(requests) <= IN_PROCESS
         drawn = (
-            map(ImageWriter(**arguments), batches)
+            map(ImageWriter(**settings), batches)
             if few
-            else stream(batches, ImageWriter, arguments, options.workers)
+            else stream(batches, ImageWriter, settings, options.workers)
         )
         with Display() as display:
             began, done = time.perf_counter(), 0
@@ -115,7 +123,11 @@ def _given_captions(options: Any) -> list[Request] | None:
         if not options.text.strip():
             raise UserError("--text: found an empty caption, expected some words")
         return [Request(options.text.strip())]
-    return file_requests(options.captions) if options.captions is not None else None
+    return (
+        file_requests(absolute(options.captions, "--captions"))
+        if options.captions is not None
+        else None
+    )
 
 
 def _reference_captions(options: Any, model: Model) -> list[Request]:
@@ -139,13 +151,14 @@ def planned_images(
 ) -> list[SetImage]:
     """The images that a request will be, in order: which file, caption and sample.
 
-    Without ``--samples`` image i is sample i mod n of its caption, as scores take them.
+    Without ``--samples`` it is the one sample of each caption that scores take.
     """
     places = range(options.samples)
     images: list[SetImage] = []
     width = max(5, len(str(len(requests))))
+    turns = sample_turns(request.source for request in requests)
     for index, request in enumerate(requests):
-        for sample in places if options.samples > 1 else [index % model_samples]:
+        for sample in places if options.samples > 1 else [turns[index] % model_samples]:
             if options.format == "parquet":
                 shard, row = divmod(len(images), SHARD)
                 file = f"images-{shard:05d}.parquet"
@@ -193,8 +206,14 @@ def _begin(
                 "differ); expected a new folder, or the same request to go on with"
             )
         return
-    tracked = model.origin.get("tracked")
-    write_text(note, json.dumps(request | {"model": str(folder), "tracked": tracked}, indent=1))
+    # What scoring needs to know of the model, which may be elsewhere by then.
+    dataset = model.origin.get("config", {}).get("dataset", {}).get("name")
+    origin = {
+        "config": {"dataset": {"name": dataset}},
+        "split": model.origin.get("split"),
+        "tracked": model.origin.get("tracked"),
+    }
+    write_text(note, json.dumps(request | {"model": str(folder), "origin": origin}, indent=1))
 
 
 def _batches(images: Sequence[SetImage], options: Any) -> list[list[Row]]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from rich.box import SIMPLE
 from rich.console import Console
@@ -18,12 +19,14 @@ class SetReport:
 
     name: str
     images: int
+    size: str  # height×width of the images, to which real ones are resized
     classifier: str
     pixels: str  # how images become the classifier's input
     splits: int
     shuffled_with_seed: int
     scores: dict[str, float]  # a classifier score carries the classifier's name
     reference: str | None  # the data set that it was compared with
+    split: str | None  # its part
     real_images: int
     real_scores: dict[str, float]  # of the real images, at the same count and splits
     kid_subset: int | None  # images of each of the 100 subsets
@@ -31,13 +34,19 @@ class SetReport:
     def metrics(self) -> dict[str, float]:
         """The scores under the names that MLflow shows."""
         real = {f"evaluate/real_{name}": value for name, value in self.real_scores.items()}
-        return {f"evaluate/{name}": value for name, value in self.scores.items()} | real
+        counts = {"evaluate/images": self.images, "evaluate/splits": self.splits}
+        return counts | {f"evaluate/{name}": v for name, v in self.scores.items()} | real
 
 
-def set_report(
-    name: str, found: SetScores, classifier: Classifier, reference: str | None
-) -> SetReport:
-    """Put the gathered sums of a set into figures."""
+def set_report(name: str, found: SetScores, classifier: Classifier, options: Any) -> SetReport:
+    """Put the gathered sums of a set into figures.
+
+    Args:
+        name: of the set.
+        found: its sums.
+        classifier: that made them.
+        options: of the command: ``reference`` and ``split``.
+    """
     scores = _score_entries(found.classifier_score(), classifier)
     real_scores = _score_entries(found.classifier_score("real"), classifier)
     distances = found.distances()
@@ -49,12 +58,14 @@ def set_report(
     return SetReport(
         name=name,
         images=found.images,
+        size=", ".join(f"{height}×{width}" for height, width in sorted(found.sizes)),
         classifier=classifier.name,
         pixels=classifier.pixels,
         splits=found.splits,
         shuffled_with_seed=found.seed,
         scores=scores,
-        reference=reference,
+        reference=options.reference,
+        split=options.split if options.reference else None,
         real_images=len(pairs),
         real_scores=real_scores,
         kid_subset=distances.kid_subset if distances else None,
@@ -77,7 +88,8 @@ def print_reports(reports: Sequence[SetReport], console: Console | None = None) 
     """Print the table: a row a set, and one for the real images at the count of each."""
     console = console or Console(highlight=False)
     first = reports[0]
-    names = [name for name in first.scores if not name.endswith("_std")]
+    names = dict.fromkeys(name for report in reports for name in report.scores)
+    names = [name for name in names if not name.endswith("_std")]
     table = Table(
         Column("images", no_wrap=True),
         Column("count", no_wrap=True),
@@ -89,9 +101,14 @@ def print_reports(reports: Sequence[SetReport], console: Console | None = None) 
     )
     for report in reports:
         table.add_row(report.name, str(report.images), *_cells(report.scores, names))
-    for count, report in {r.images: r for r in reports if r.real_scores}.items():
-        label = "real" if count == report.real_images else "real, repeated"
-        table.add_row(label, str(count), *_cells(report.real_scores, names))
+    rows = {}
+    for report in reports:
+        if report.real_scores:
+            repeated = "" if report.images == report.real_images else ", repeated"
+            cells = (f"real{repeated}, {report.size}", str(report.images))
+            rows[(*cells, *_cells(report.real_scores, names))] = None
+    for row in rows:  # one, where sets have the same real images, count and size
+        table.add_row(*row)
     console.print(table)
 
 

@@ -30,12 +30,14 @@ def file_requests(file: str) -> list[Request]:
         UserError: when it cannot be read or has an empty line.
     """
     try:
-        lines = Path(file).read_text(encoding="utf-8").splitlines()
+        text = Path(file).read_text(encoding="utf-8").rstrip("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(
             f"--captions: {file} cannot be read ({error}); expected a UTF-8 text file with one "
             "caption a line"
         ) from error
+    # Not `splitlines`, for which some characters of a caption would end the line.
+    lines = text.split("\n") if text else []
     empty = [number for number, line in enumerate(lines, 1) if not line.strip()]
     if empty or not lines:
         where = f"an empty line {empty[0]}" if empty else "no line"
@@ -45,11 +47,6 @@ def file_requests(file: str) -> list[Request]:
 
 def row_requests(rows: Iterable[CaptionedImage], captions_per_image: int | None) -> list[Request]:
     """The captions of real images, those of an image together and its first one first."""
-    if captions_per_image is not None and captions_per_image < 1:
-        raise UserError(
-            f"--captions_per_image: found {captions_per_image}, expected at least 1 (or nothing, "
-            "for all of them)"
-        )
     return [
         Request(caption, row.class_id, source_name(row))
         for row in rows
@@ -73,7 +70,8 @@ def reference_rows(
     """
     dataset = read_reference(Path(absolute(root, "--reference")), skip_bad=skip_bad)
     split = None
-    if origin and origin.get("config", {}).get("dataset", {}).get("name") == dataset.name:
+    trained_on = (origin or {}).get("config", {}).get("dataset", {}).get("name")
+    if origin and origin.get("split") and trained_on == dataset.name:
         split = ClassSplit.from_dict(origin["split"])
     return dataset, part_rows(dataset, part, split)
 

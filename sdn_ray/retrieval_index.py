@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import ray
+from PIL import Image
 
 from sdn_ray.cluster import Display, Monitor, Reporter, start_ray, watch, worker_resources
 from sdn_ray.config import DatasetConfig, TrainingConfig
@@ -39,6 +40,13 @@ class RetrievalIndex:
     features: np.ndarray  # (rows, fc_width) float32
     rows: tuple[CaptionedImage, ...]
 
+    def resized(self, image: np.ndarray) -> np.ndarray:
+        """An image, (height, width, 3) uint8, at the size that the network takes."""
+        size = self.network.image_size
+        if image.shape[:2] == (size, size):
+            return image
+        return np.array(Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC))
+
 
 def retrieval_index(
     options: Any, image_size: int, origin: dict[str, Any] | None, display: Display
@@ -48,7 +56,8 @@ def retrieval_index(
     Args:
         options: of the command: ``reference``, ``teacher``, ``plan``, ``fc_width``, ``epochs``,
             ``learning_rate``, ``cache``.
-        image_size: of the generated images, and so of all.
+        image_size: of the generated images; all are resized to the largest size up to it that the
+            teacher's pools can halve.
         origin: of the model whose training classes count; None takes the data set's list.
         display: shows progress.
 
@@ -56,7 +65,8 @@ def retrieval_index(
         UserError: when the teacher or an image cannot be read, or they do not fit together.
     """
     teacher = load_teacher(options.teacher, options.plan)
-    teacher.plan.check_image_size(image_size)
+    step = 1 << teacher.plan.pools
+    image_size = max(step, image_size // step * step)
     dataset, rows = reference_rows(options.reference, "train", origin)
     config = DatasetConfig(
         name=dataset.name, root=options.reference, image_size=image_size, cache=options.cache

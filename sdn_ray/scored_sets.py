@@ -14,15 +14,89 @@ from sdn_ray.data.image_sets import (
     one_sample_each,
     read_image_set,
     renumbered,
+    sample_turns,
 )
 from sdn_ray.data.references import RealImages
 from sdn_ray.errors import UserError
 from sdn_ray.export import GENERATOR, TrackedRun, load_model, tracked_run
+from sdn_ray.metrics.ssim import WINDOW
 from sdn_ray.requests import batched, row_requests
 from sdn_ray.set_workers import image_row
 from sdn_ray.streaming import OnProgress, Row, stream
 
 _CHECKED_AT_ONCE = 512
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What ``--images`` or ``--model`` names: a folder of images, or a model that draws them."""
+
+    name: str
+    folder: Path
+
+    @property
+    def is_model(self) -> bool:
+        """Whether it is the `model` folder of a run."""
+        return (self.folder / GENERATOR).exists()
+
+    def origin(self) -> dict[str, Any]:
+        """What the run of the model was, or of the model that drew the images; {} if unknown."""
+        if self.is_model:
+            return load_model(self.folder).origin
+        note = self.folder / REQUEST
+        try:
+            found = json.loads(note.read_text(encoding="utf-8"))["origin"]
+        except (OSError, ValueError, KeyError, TypeError):  # of another system, or none
+            return {}
+        return found if isinstance(found, dict) else {}
+
+
+def model_entry(given: str) -> Entry:
+    """The entry of ``--model``."""
+    folder = Path(absolute(given, "--model"))
+    return Entry(folder.parent.name, folder)
+
+
+def image_entries(given: Sequence[str]) -> list[Entry]:
+    """The entries of ``--images``, each given as DIR or NAME=DIR.
+
+    Raises:
+        UserError: when two have the same name.
+    """
+    entries = []
+    for text in given:
+        name, equals, path = text.partition("=")
+        if not equals or "/" in name:
+            name, path = "", text
+        folder = Path(absolute(path, "--images"))
+        entry = Entry(name or folder.name, folder)
+        if not name and entry.is_model:
+            entry = replace(entry, name=folder.parent.name)
+        entries.append(entry)
+    names = [entry.name for entry in entries]
+    if len(set(names)) < len(names):
+        raise UserError(
+            f"--images: found the names {', '.join(names)}; expected each once. NAME=DIR names a "
+            "folder"
+        )
+    return entries
+
+
+def common_origin(entries: Sequence[Entry], part: str) -> dict[str, Any] | None:
+    """What is known of the run behind the entries, whose split of classes counts for all.
+
+    Raises:
+        UserError: when two of them were trained on different splits.
+    """
+    known = [(entry, origin) for entry in entries if (origin := entry.origin()).get("split")]
+    for entry, origin in known[1:]:
+        first, other = known[0]
+        if origin["split"][part] != other["split"][part]:
+            raise UserError(
+                f"--images: {first.name} and {entry.name} were trained with different {part} "
+                "classes; expected sets that can be scored on the same ones. Score each by itself"
+            )
+    return known[0][1] if known else None
 
 
 @dataclass(frozen=True)
@@ -35,80 +109,47 @@ class ScoredSet:
     tracked: TrackedRun | None  # the MLflow run that made the model
 
 
-def model_set(
-    name: str, folder: Path, real: RealImages | None, captions_per_image: int | None
-) -> ScoredSet:
-    """The images that a model draws from the captions of real images.
-
-    Raises:
-        UserError: when the model cannot be read or has no text encoder, or there are no captions.
-    """
-    model = load_model(folder)
-    model.reader()
-    if real is None:
-        raise UserError(
-            f"--reference: found none; {folder} is a model, which draws the captions of a data set"
-        )
-    samples = model.generator.samples
-    images = tuple(
-        SetImage(folder, i, None, r.caption, r.source, r.class_id, sample=i % samples)
-        for i, r in enumerate(row_requests(real.rows, captions_per_image))
-    )
-    return ScoredSet(name, images, folder, tracked_run(model.origin))
-
-
-def open_sets(
-    given: Sequence[str], real: RealImages | None, captions_per_image: int | None = None
-) -> list[ScoredSet]:
-    """The sets of ``--images``, each given as DIR or NAME=DIR: images, or a model that draws them.
+def open_set(entry: Entry, real: RealImages | None, captions_per_image: int | None) -> ScoredSet:
+    """The images of an entry.
 
     Args:
-        given: as on the command line.
+        entry: a folder or a model.
         real: whose captions a model draws.
         captions_per_image: of each real image, for models; None takes all.
 
     Raises:
-        UserError: when one cannot be read, or two have the same name.
+        UserError: when it cannot be read, or is a model without a text encoder or captions.
     """
-    sets = []
-    for entry in given:
-        name, equals, path = entry.partition("=")
-        folder = Path(absolute(path if equals else entry, "--images"))
-        if is_model(folder):
-            name = name if equals else folder.parent.name
-            sets.append(model_set(name, folder, real, captions_per_image))
-            continue
-        images = renumbered(one_sample_each(read_image_set(folder)))
-        note = folder / REQUEST
-        origin = json.loads(note.read_text(encoding="utf-8")) if note.exists() else {}
-        sets.append(ScoredSet(name if equals else folder.name, images, None, tracked_run(origin)))
-    names = [one.name for one in sets]
-    if len(set(names)) < len(names):
+    tracked = tracked_run(entry.origin())
+    if not entry.is_model:
+        images = renumbered(one_sample_each(read_image_set(entry.folder)))
+        return ScoredSet(entry.name, images, None, tracked)
+    model = load_model(entry.folder)
+    model.reader()
+    if real is None:
         raise UserError(
-            f"--images: found the names {', '.join(names)}; expected each once. NAME=DIR names a "
-            "folder"
+            f"--reference: found none; {entry.folder} is a model, which draws the captions of a "
+            "data set"
         )
-    return sets
-
-
-def model_origin(given: Sequence[str]) -> dict[str, Any] | None:
-    """What the run of the first model among ``--images`` was, whose split of classes counts.
-
-    A folder of images names the model that drew them, if it is still there.
-    """
-    for entry in given:
-        folder = Path(entry.partition("=")[2] or entry)
-        note = folder / REQUEST
-        if note.exists():
-            folder = Path(json.loads(note.read_text(encoding="utf-8"))["model"])
-        if is_model(folder):
-            return load_model(folder).origin
-    return None
-
-
-def is_model(folder: Path) -> bool:
-    """Whether a folder is the `model` folder of a run."""
-    return (folder / GENERATOR).exists()
+    if model.generator.image_size < WINDOW:
+        raise UserError(
+            f"{entry.folder}: its images have {model.generator.image_size} pixels a side, "
+            f"expected at least {WINDOW} to compare them with real ones"
+        )
+    requests = row_requests(real.rows, captions_per_image)
+    turns = sample_turns(request.source for request in requests)
+    images = tuple(
+        SetImage(
+            entry.folder,
+            index,
+            caption=request.caption,
+            source=request.source,
+            class_id=request.class_id,
+            sample=turn % model.generator.samples,
+        )
+        for index, (request, turn) in enumerate(zip(requests, turns, strict=True))
+    )
+    return ScoredSet(entry.name, images, entry.folder, tracked)
 
 
 def usable(
@@ -121,29 +162,32 @@ def usable(
 ) -> tuple[ScoredSet, list[str]]:
     """A set without what cannot be used, and the reasons for what was left out.
 
-    Every image of a folder, and the real image that it is compared with, is decoded once for it,
-    before hours of work begin that one of them would spoil.
+    Every image of a folder, and every real image, is decoded once for it, before hours of work
+    begin that one of them would spoil.
 
     Raises:
         UserError: for the first bad image, unless ``skip_bad``.
     """
     bad = _without_source(one, real) if real else {}
-    if one.model is None:
-        rows = [
-            image_row(0, image) | {"real": _real_path(image, real) if real else None}
-            for image in one.images
-            if image.index not in bad
-        ]
-        checked = 0
-        for found in stream(list(batched(rows, _CHECKED_AT_ONCE)), ImageChecker, {}, workers):
-            bad |= found
-            checked = min(checked + _CHECKED_AT_ONCE, len(rows))
-            on_progress(f"decoding {one.name}", checked, len(rows))
+    rows = [
+        {"index": i.index, "path": str(i.path), "row": i.row, "least": WINDOW if real else 1}
+        for i in (one.images if one.model is None else ())
+        if i.index not in bad
+    ]
+    drawn_from = _drawn_from(one, real, without=bad) if real else {}
+    rows += [{"index": None, "path": path, "row": None, "least": WINDOW} for path in drawn_from]
+    checked = 0
+    for found in stream(list(batched(rows, _CHECKED_AT_ONCE)), ImageChecker, {}, workers):
+        for index, path, reason in found:
+            own = drawn_from[path] if index is None else [index]
+            bad |= dict.fromkeys(own, reason)
+        checked = min(checked + _CHECKED_AT_ONCE, len(rows))
+        on_progress(f"decoding {one.name}", checked, len(rows))
     if bad and not skip_bad:
         more = f" (and {len(bad) - 1} more such images)" if len(bad) > 1 else ""
         raise UserError(f"{bad[min(bad)]}{more}. Use --skip_bad true to leave such images out")
     kept = renumbered(image for image in one.images if image.index not in bad)
-    return replace(one, images=kept), [bad[index] for index in sorted(bad)]
+    return replace(one, images=kept), list(dict.fromkeys(bad[index] for index in sorted(bad)))
 
 
 def _without_source(one: ScoredSet, real: RealImages) -> dict[int, str]:
@@ -159,8 +203,18 @@ def _without_source(one: ScoredSet, real: RealImages) -> dict[int, str]:
     }
 
 
-def _real_path(image: SetImage, real: RealImages) -> str:
-    return str(real.rows[real.find(image.source)].image_path)
+def _drawn_from(
+    one: ScoredSet, real: RealImages, without: dict[int, str] | None = None
+) -> dict[str, list[int]]:
+    """For each real image the images of the set that are of its captions, its first one first."""
+    indices: dict[int, list[int]] = {}
+    for image in one.images:
+        if image.index not in (without or {}):
+            indices.setdefault(real.find(str(image.source)), []).append(image.index)
+    for place, own in indices.items():
+        first = real.rows[place].captions[0]
+        own.sort(key=lambda index: one.images[index].caption not in (first, None))
+    return {str(real.rows[place].image_path): own for place, own in indices.items()}
 
 
 def set_batches(place: int, one: ScoredSet, real: RealImages | None) -> list[list[Row]]:
@@ -170,12 +224,9 @@ def set_batches(place: int, one: ScoredSet, real: RealImages | None) -> list[lis
         place: of the set among those of the stream.
         one: the set.
         real: adds to the image of each real image's first caption that image's path, and which
-            images of the set are drawn from its captions.
+            images of the set are of its captions.
     """
-    drawn_from: dict[str, list[int]] = {}
-    if real:
-        for image in one.images:
-            drawn_from.setdefault(_real_path(image, real), []).append(image.index)
+    drawn_from = _drawn_from(one, real) if real else {}
     pairs = {indices[0]: (path, indices) for path, indices in drawn_from.items()}
     rows = []
     for image in one.images:

@@ -31,10 +31,12 @@ def _set_image(row: Row) -> SetImage:
 def draw_rows(model: Model, rows: Sequence[Row]) -> Iterator[np.ndarray]:
     """The image of each row, (height, width, 3) uint8; the samples of a caption stand together."""
     captions = {row["index"]: row["caption"] for row in rows}
-    place = {index: place for place, index in enumerate(captions)}
-    drawn = np.concatenate(list(model.draw(list(captions.values()))))
+    drawn = (samples for batch in model.draw(list(captions.values())) for samples in batch)
+    index = None
     for row in rows:
-        yield drawn[place[row["index"]], row["sample"]]
+        if row["index"] != index:
+            index, samples = row["index"], next(drawn)
+        yield samples[row["sample"]]
 
 
 class SetReader:

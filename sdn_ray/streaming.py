@@ -76,12 +76,11 @@ def stream(
         compute=ActorPoolStrategy(size=min(size, len(batches))),
         **resources,
     )
-    try:
-        for block in results.iter_batches(batch_size=None, prefetch_batches=0):
-            yield from (boxed.value for boxed in block["result"])
-    except ray.exceptions.RayError as error:
-        cause = _user_error(error)
-        raise cause if cause else error from None
+    for block in results.iter_batches(batch_size=None, prefetch_batches=0):
+        for boxed in block["result"]:
+            if isinstance(boxed.value, UserError):
+                raise boxed.value
+            yield boxed.value
 
 
 def actor_device() -> str:
@@ -92,13 +91,24 @@ def actor_device() -> str:
 
 
 class _Actor:
-    """Turns Arrow tables into rows, and a result into a column that Ray Data can carry."""
+    """Turns Arrow tables into rows, and a result into a column that Ray Data can carry.
+
+    A user's error is a result too: as an exception Ray would wrap it, and lose what it was.
+    """
 
     def __init__(self, worker: type[BatchWorker], arguments: dict[str, Any]) -> None:
-        self._work = worker(**arguments)
+        self._refusal: UserError | None = None
+        try:
+            self._work = worker(**arguments)
+        except UserError as error:
+            self._refusal = error
 
     def __call__(self, table: pa.Table) -> dict[str, list[Any]]:
-        return {"result": [_Boxed(self._work(table.to_pylist()))]}
+        try:
+            result = self._refusal or self._work(table.to_pylist())
+        except UserError as error:
+            result = error
+        return {"result": [_Boxed(result)]}
 
 
 class _Boxed:
@@ -106,12 +116,3 @@ class _Boxed:
 
     def __init__(self, value: Any) -> None:
         self.value = value
-
-
-def _user_error(error: BaseException | None) -> UserError | None:
-    """The user's error behind those that Ray wraps around it."""
-    while error is not None:
-        if isinstance(error, UserError):
-            return error
-        error = getattr(error, "cause", None) or error.__cause__
-    return None

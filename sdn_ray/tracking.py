@@ -7,6 +7,7 @@ import sqlite3
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +97,10 @@ class Recorder:
 
     def __init__(self, run: TrackedRun, warn: Callable[[str], None] = warnings.warn) -> None:
         self.run, self._warn = run, warn
-        self._client = MlflowClient(run.uri)
+
+    @cached_property
+    def _client(self) -> MlflowClient:
+        return MlflowClient(self.run.uri)
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
         """Record metrics of one epoch."""
@@ -114,6 +118,12 @@ class Recorder:
         """Record a folder with all that is in it."""
         with self._forgiving():
             self._client.log_artifacts(self.run.run_id, str(path), folder)
+
+    def tags(self, tags: Mapping[str, str]) -> None:
+        """Set tags."""
+        with self._forgiving():
+            for name, value in tags.items():
+                self._client.set_tag(self.run.run_id, name, value)
 
     def status(self, status: str) -> None:
         """Set RUNNING, FINISHED, FAILED or KILLED."""

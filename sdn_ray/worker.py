@@ -187,6 +187,7 @@ class Worker:
     def _restore(self) -> Distillation:
         config, options = self.config, self.config.training
         teacher = load_teacher(str(self.job.teacher), config.teacher.plan)
+        self._teacher = teacher  # which the run moves to its device and precision
         generator = new_generator(config, teacher, self.train_data.embeddings.shape[1])
         path = self._agreed(latest_checkpoint(self.job.run / "checkpoints"))
         state = load_checkpoint(path) if path else None
@@ -286,6 +287,7 @@ class Worker:
                 generator,
                 self.watched,
                 classifier=self.classifier,
+                teacher=self._teacher,
                 species=self._species(self.watched),
             ).scores
             metrics |= {

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
@@ -86,8 +87,13 @@ def read_image_set(folder: Path) -> tuple[SetImage, ...]:
 
 
 def _manifest_images(manifest: Path) -> tuple[SetImage, ...]:
-    images = []
-    for number, line in enumerate(manifest.read_text(encoding="utf-8").splitlines(), 1):
+    images: list[SetImage] = []
+    try:
+        # Not `splitlines`, for which some characters of a caption would end the line.
+        lines = manifest.read_text(encoding="utf-8").rstrip("\n").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{manifest}: cannot be read ({error}); expected UTF-8 text") from error
+    for number, line in enumerate(lines if lines != [""] else [], 1):
         try:
             images.append(_from_record(manifest.parent, json.loads(line), number - 1))
         except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -99,7 +105,24 @@ def _manifest_images(manifest: Path) -> tuple[SetImage, ...]:
             raise UserError(f"{manifest}, line {number}: {images[-1].path} does not exist")
     if not images:
         raise UserError(f"{manifest}: found no image in it, expected one a line")
+    _refuse_repeated(images, manifest)
     return tuple(images)
+
+
+def _refuse_repeated(images: Sequence[SetImage], where: Path) -> None:
+    """Refuse an image that stands twice in a set, and two for one sample of one caption."""
+    for what, keys in {
+        "file": [(image.path, image.row) for image in images],
+        "index and sample": [(image.index, image.sample) for image in images],
+    }.items():
+        first: dict[tuple[Any, Any], int] = {}
+        for number, key in enumerate(keys, 1):
+            if key in first:
+                raise UserError(
+                    f"{where}: images {first[key]} and {number} have the same {what}; expected "
+                    "each once"
+                )
+            first[key] = number
 
 
 def _from_record(folder: Path, record: dict[str, Any], place: int) -> SetImage:
@@ -123,24 +146,33 @@ def _parquet_images(shards: Sequence[Path]) -> tuple[SetImage, ...]:
     images: list[SetImage] = []
     for shard in shards:
         try:
-            names = pq.read_schema(shard).names
-            if "image" not in names:
-                raise ValueError(f"its columns are {', '.join(names)}")
-            columns = [n for n in ("caption", "class", "source", "sample", "index") if n in names]
-            rows = pq.ParquetFile(shard).metadata.num_rows
-            records = pq.read_table(shard, columns=columns).to_pylist() or [{}] * rows
-        except (OSError, ValueError) as error:
+            for row, record in enumerate(_parquet_records(shard)):
+                record |= {"file": shard.name, "row": row}
+                images.append(_from_record(shard.parent, record, len(images)))
+        except (OSError, ValueError, TypeError) as error:
             raise UserError(
-                f"{shard}: cannot be read ({error}); expected Parquet with a column `image`"
+                f"{shard}: cannot be read ({error}); expected Parquet with a column `image` of "
+                "encoded image files, and `class`, `sample` and `index` as whole numbers"
             ) from error
-        for row, record in enumerate(records):
-            known = {k: v for k, v in record.items() if v is not None}
-            images.append(
-                _from_record(shard.parent, {"file": shard.name, "row": row, **known}, len(images))
-            )
     if not images:
         raise UserError(f"{shards[0]}: found no image in it, expected at least one row")
+    _refuse_repeated(images, shards[0].parent)
     return tuple(images)
+
+
+def _parquet_records(shard: Path) -> list[dict[str, Any]]:
+    """What a shard says of each of its rows, but for the images themselves."""
+    schema = pq.read_schema(shard)
+    if "image" not in schema.names:
+        raise ValueError(f"its columns are {', '.join(schema.names)}")
+    kind = schema.field("image").type
+    if not (pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
+        raise ValueError(f"its column `image` holds {kind}")
+    columns = [n for n in ("caption", "class", "source", "sample", "index") if n in schema.names]
+    if not columns:
+        return [{} for _ in range(pq.ParquetFile(shard).metadata.num_rows)]
+    records = pq.read_table(shard, columns=columns).to_pylist()
+    return [{k: v for k, v in record.items() if v is not None} for record in records]
 
 
 def manifest_line(image: SetImage, folder: Path) -> str:
@@ -158,15 +190,33 @@ def manifest_line(image: SetImage, folder: Path) -> str:
     return json.dumps(known, ensure_ascii=False) + "\n"
 
 
+def sample_turns(sources: Iterable[str | None]) -> list[int]:
+    """For each caption the number whose remainder by n is the sample that is scored.
+
+    For the first caption of image i that is i (spec, Schemes: image index mod n); each further
+    caption of an image takes the next sample, so that all samples have their turn.
+
+    Args:
+        sources: for each caption the real image that it is of; None counts as one of its own.
+    """
+    places: dict[Any, int] = {}
+    seen: Counter[Any] = Counter()
+    turns = []
+    for number, source in enumerate(sources):
+        key = number if source is None else source
+        turns.append(places.setdefault(key, len(places)) + seen[key])
+        seen[key] += 1
+    return turns
+
+
 def one_sample_each(images: Iterable[SetImage]) -> tuple[SetImage, ...]:
-    """The images that are scored: of the n samples of caption i, sample i mod n (spec, Schemes)."""
-    images = tuple(images)
-    samples = Counter(image.index for image in images)
-    return tuple(
-        image
-        for image in images
-        if samples[image.index] == 1 or image.sample == image.index % samples[image.index]
-    )
+    """The images that are scored: one of the samples of each caption, by `sample_turns`."""
+    captions: dict[int, list[SetImage]] = {}
+    for image in images:
+        captions.setdefault(image.index, []).append(image)
+    groups = [sorted(own, key=lambda image: image.sample) for own in captions.values()]
+    turns = sample_turns(own[0].source for own in groups)
+    return tuple(own[turn % len(own)] for own, turn in zip(groups, turns, strict=True))
 
 
 def renumbered(images: Iterable[SetImage]) -> tuple[SetImage, ...]:
@@ -204,6 +254,8 @@ class ImageReader:
         if self._shard != image.path:
             self._column = pq.read_table(image.path, columns=["image"])["image"]
             self._shard = image.path
+        if not 0 <= image.row < len(self._column):
+            raise UserError(f"{image}: the shard has {len(self._column)} rows")
         return io.BytesIO(self._column[image.row].as_py())
 
 
@@ -225,24 +277,31 @@ class ImageChecker:
     def __init__(self) -> None:
         self._read = ImageReader()
 
-    def __call__(self, rows: list[dict[str, Any]]) -> dict[int, str]:
-        """The reason for each bad image.
+    def __call__(self, rows: list[dict[str, Any]]) -> list[tuple[int | None, str, str]]:
+        """What is wrong with the bad ones.
 
         Args:
-            rows: ``path``, ``row`` and ``index`` of images, and ``real``, the path of the real
-                image that it is compared with, or None.
+            rows: ``path``, ``row`` and ``index`` of images of a set, and ``least``, the side that
+                they need; or ``path`` of real images, whose ``index`` is None.
 
         Returns:
-            What is wrong, by index.
+            Index, path and reason of each bad one.
         """
-        found = {row["index"]: self._reason(row) for row in rows}
-        return {index: reason for index, reason in found.items() if reason}
+        found = [(row["index"], row["path"], self._reason(row)) for row in rows]
+        return [(index, path, reason) for index, path, reason in found if reason]
 
     def _reason(self, row: dict[str, Any]) -> str | None:
         try:
-            image = self._read(SetImage(Path(row["path"]), row["index"], row["row"]))
-            if row["real"] is not None:
-                read_real(Path(row["real"]), *image.shape[:2])
+            if row["index"] is None:
+                read_real(Path(row["path"]), row["least"], row["least"])
+                return None
+            image = SetImage(Path(row["path"]), row["index"], row["row"])
+            height, width = self._read(image).shape[:2]
         except UserError as error:
             return str(error)
+        if min(height, width) < row["least"]:
+            return (
+                f"{image}: found {width}x{height} pixels, expected at least "
+                f"{row['least']}x{row['least']} to compare with a real image"
+            )
         return None

@@ -10,10 +10,14 @@ from sdn_ray.data.batches import EncodedImages
 from sdn_ray.data.synthetic_species import Species
 from sdn_ray.metrics.attributes import agreement, measure_attributes, shuffled_agreement
 from sdn_ray.metrics.classifier_score import ClassifierScore, score_name
+from sdn_ray.metrics.perceptual import PerceptualDistance
 from sdn_ray.metrics.ssim import MeanSSIM
 from sdn_ray.models.classifiers import Classifier
 from sdn_ray.models.drawing import draw_images
 from sdn_ray.models.generator import Generator
+from sdn_ray.models.teacher import Teacher
+
+PERCEPTUAL = "perceptual_distance"
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,7 @@ def evaluate_generator(
     data: EncodedImages,
     *,
     classifier: Classifier | None = None,
+    teacher: Teacher | None = None,
     splits: int = 1,
     species: Sequence[Species] | None = None,
     attribute_baselines: bool = False,
@@ -41,6 +46,7 @@ def evaluate_generator(
         generator: on any device.
         data: real images with their captions' embeddings.
         classifier: of the classifier score (eq. 6); None leaves it out.
+        teacher: adds `PERCEPTUAL`, the distance in its features.
         splits: of the classifier score.
         species: of each image, where the data set knows them: adds the agreement of each
             attribute with what the caption says.
@@ -50,12 +56,16 @@ def evaluate_generator(
     """
     total = len(data)
     mean_ssim = MeanSSIM()
+    perceptual = PerceptualDistance(teacher) if teacher is not None else None
     score = None
     seen: list[np.ndarray] = []
     done = 0
     for drawn in draw_images(generator, data.first_captions()):
         indices = np.arange(done, done + len(drawn))
-        mean_ssim.update(data.images[data.indices[indices]], drawn)
+        real = data.images[data.indices[indices]]
+        mean_ssim.update(real, drawn)
+        if perceptual is not None:
+            perceptual.update(real, drawn)
         if classifier is not None:
             probabilities = classifier(torch.from_numpy(drawn).permute(0, 3, 1, 2)).cpu()
             score = score or ClassifierScore(probabilities.shape[1], total, splits)
@@ -65,6 +75,8 @@ def evaluate_generator(
         done += len(drawn)
         on_batch(done, total)
     scores = {"ssim": mean_ssim.compute()}
+    if perceptual is not None:
+        scores[PERCEPTUAL] = perceptual.compute()
     if score is not None:
         result = score.compute()
         name = score_name(classifier.name)

@@ -52,6 +52,7 @@ class BatchScores:
     indices: np.ndarray  # (pairs,) of the images in the set that are compared with a real one
     ssim: np.ndarray  # (pairs,)
     fsim: np.ndarray  # (pairs,)
+    size: tuple[int, int]  # height and width of the first image
 
 
 class BatchScorer:
@@ -92,6 +93,7 @@ class BatchScorer:
             indices=np.array([indices[pair.place] for pair in real], dtype=np.int64),
             ssim=np.array([ssim(a, b) for a, b in pairs]),
             fsim=_fsim_of_pairs(pairs),
+            size=images[0].shape[:2],
         )
 
     def _classify(
@@ -154,12 +156,14 @@ class SetScores(AbstractContextManager["SetScores"]):
         self._folder = TemporaryDirectory(prefix="sdn_ray-features-")
         self._sides = {name: _Side(Path(self._folder.name) / name) for name in ("images", "real")}
         self._pairs: list[np.ndarray] = []  # (pairs, 3): index, SSIM, FSIM
+        self.sizes: set[tuple[int, int]] = set()  # height and width of images
 
     def __exit__(self, *_: object) -> None:
         self._folder.cleanup()
 
     def add(self, batch: BatchScores) -> None:
         """Add a scored batch; the order of batches is that of the features on disk."""
+        self.sizes.add(batch.size)
         for name, found in (("images", batch.images), ("real", batch.real)):
             if found is not None:
                 self._sides[name].add(found, self.images, self.splits, self.seed)

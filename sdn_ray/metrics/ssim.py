@@ -5,7 +5,7 @@ from skimage.metrics import structural_similarity
 
 from sdn_ray.errors import UserError
 
-_WINDOW = 11  # pixels: the Gaussian of 1.5 pixels, cut at 3.5 standard deviations
+WINDOW = 11  # pixels: the Gaussian of 1.5 pixels, cut at 3.5 standard deviations
 
 
 def ssim(real: np.ndarray, generated: np.ndarray) -> float:
@@ -19,9 +19,9 @@ def ssim(real: np.ndarray, generated: np.ndarray) -> float:
             f"SSIM compares images of one size: the real image is {real.shape}, "
             f"the generated one {generated.shape} (height, width, channels)"
         )
-    if min(real.shape[:2]) < _WINDOW:
+    if min(real.shape[:2]) < WINDOW:
         raise UserError(
-            f"SSIM needs images of at least {_WINDOW}x{_WINDOW} pixels, found "
+            f"SSIM needs images of at least {WINDOW}x{WINDOW} pixels, found "
             f"{real.shape[0]}x{real.shape[1]}"
         )
     return float(

@@ -16,6 +16,7 @@ from sdn_ray.data.image_sets import (
     read_image_set,
     read_real,
     renumbered,
+    sample_turns,
 )
 from sdn_ray.errors import UserError
 
@@ -29,8 +30,8 @@ def save(path, image):
     Image.fromarray(image).save(path)
 
 
-def reasons(image, real=None):
-    row = {"path": str(image.path), "row": image.row, "index": image.index, "real": real}
+def reasons(image, least=1):
+    row = {"path": str(image.path), "row": image.row, "index": image.index, "least": least}
     return ImageChecker()([row])
 
 
@@ -100,17 +101,78 @@ def test_parquet_shards_with_and_without_a_manifest(tmp_path):
     assert read_image_set(tmp_path) == images
 
 
-def test_of_n_samples_of_caption_i_sample_i_mod_n_is_scored(tmp_path):
+def test_first_captions_take_sample_image_mod_n_and_further_ones_the_next():
+    sources = ["a", "a", "a", "b", "b", "b", "c", "c"]
+    assert sample_turns(sources) == [0, 1, 2, 1, 2, 3, 2, 3]
+    assert sample_turns([None, None, None]) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_one_sample_of_each_caption_is_scored(tmp_path, first):
     images = [
-        SetImage(tmp_path / f"{index}-{sample}.png", index, sample=sample)
+        SetImage(tmp_path / f"{index}-{sample}.png", index, source="ab"[index // 2], sample=sample)
         for index in range(4)
-        for sample in range(3)
+        for sample in range(first, first + 3)
     ]
     chosen = one_sample_each(images)
-    assert [(image.index, image.sample) for image in chosen] == [(0, 0), (1, 1), (2, 2), (3, 0)]
+    assert [(image.index, image.sample - first) for image in chosen] == [
+        *((0, 0), (1, 1), (2, 1), (3, 2))
+    ]
     assert [image.index for image in renumbered(chosen[1:])] == [0, 1, 2]
     singles = [SetImage(tmp_path / "a.png", 5, sample=1), SetImage(tmp_path / "b.png", 6, sample=2)]
     assert one_sample_each(singles) == tuple(singles)
+
+
+@pytest.mark.parametrize(
+    ("records", "what"),
+    [
+        ([{"file": "0.png"}, {"file": "1.png"}, {"file": "0.png"}], "1 and 3 have the same file"),
+        (
+            [{"file": "0.png", "index": 1}, {"file": "1.png", "index": 1}],
+            "1 and 2 have the same index and sample",
+        ),
+    ],
+)
+def test_an_image_that_stands_twice_is_refused(tmp_path, records, what):
+    for name in ("0.png", "1.png"):
+        save(tmp_path / name, random_image(0))
+    lines = "\n".join(json.dumps(record) for record in records)
+    (tmp_path / "manifest.jsonl").write_text(lines)
+    with pytest.raises(UserError, match=what):
+        read_image_set(tmp_path)
+
+
+def test_a_caption_may_hold_any_character(tmp_path):
+    image = SetImage(tmp_path / "0.png", 0, None, "a\u0085b\u2028c\u2029d\ne", "0")
+    save(image.path, random_image(0))
+    text = manifest_line(image, tmp_path) * 1
+    (tmp_path / "manifest.jsonl").write_text(text, encoding="utf-8")
+    assert read_image_set(tmp_path) == (image,)
+    (tmp_path / "manifest.jsonl").write_bytes(b'{"file": "\xff.png"}')
+    with pytest.raises(UserError, match=r"manifest\.jsonl: cannot be read"):
+        read_image_set(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"image": [b"x"], "class": ["tulip"]}, "tulip"),
+        ({"image": [{"bytes": b"x", "path": "0.png"}]}, "its column `image` holds struct"),
+        ({"image": [b"x"], "sample": ["one"]}, "one"),
+    ],
+)
+def test_parquet_of_another_make(tmp_path, columns, message):
+    pq.write_table(pa.table(columns), tmp_path / "0.parquet")
+    with pytest.raises(UserError, match=message):
+        read_image_set(tmp_path)
+
+
+def test_a_row_that_the_shard_has_not(tmp_path):
+    pq.write_table(pa.table({"image": [encoded(random_image(0))]}), tmp_path / "0.parquet")
+    (tmp_path / "manifest.jsonl").write_text('{"file": "0.parquet", "row": 1}')
+    [image] = read_image_set(tmp_path)
+    with pytest.raises(UserError, match="row 1: the shard has 1 rows"):
+        ImageReader()(image)
 
 
 @pytest.mark.parametrize(
@@ -125,11 +187,13 @@ def test_of_n_samples_of_caption_i_sample_i_mod_n_is_scored(tmp_path):
 def test_an_image_that_cannot_be_scored_is_named(tmp_path, spoil, message):
     save(tmp_path / "0.png", random_image(0, (30, 30)))
     [image] = read_image_set(tmp_path)
-    assert reasons(image) == {}
+    assert reasons(image) == []
     spoil(tmp_path / "0.png")
     with pytest.raises(UserError, match=message):
         ImageReader()(image)
-    assert message in reasons(image)[0]
+    [(index, path, reason)] = reasons(image)
+    assert (index, path) == (0, str(image.path))
+    assert message in reason
 
 
 def test_a_real_image_is_resized_whole_to_the_generated_size(tmp_path):
@@ -137,10 +201,21 @@ def test_a_real_image_is_resized_whole_to_the_generated_size(tmp_path):
     grey.save(tmp_path / "real.png")
     expected = np.asarray(grey.convert("RGB").resize((4, 6), Image.Resampling.BICUBIC))
     assert (read_real(tmp_path / "real.png", 6, 4) == expected).all()
-    save(tmp_path / "0.png", random_image(0))
-    [image] = read_image_set(tmp_path)[:1]
+    path = str(tmp_path / "real.png")
+    row = {"path": path, "row": None, "index": None, "least": 11}
+    assert ImageChecker()([row]) == []
     (tmp_path / "real.png").write_bytes(b"no image")
-    assert "real.png" in reasons(image, str(tmp_path / "real.png"))[0]
+    [(index, named, reason)] = ImageChecker()([row])
+    assert (index, named) == (None, path)
+    assert "real.png: does not decode" in reason
+
+
+def test_an_image_too_small_to_compare_is_named(tmp_path):
+    save(tmp_path / "0.png", random_image(0, (10, 12)))
+    [image] = read_image_set(tmp_path)
+    assert reasons(image, 10) == []
+    [(_, _, reason)] = reasons(image, 11)
+    assert "0.png: found 12x10 pixels, expected at least 11x11" in reason
 
 
 def test_folders_that_are_no_set_of_images(tmp_path):

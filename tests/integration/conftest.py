@@ -1,17 +1,20 @@
 import os
 import shutil
+from dataclasses import asdict
 
 import numpy as np
 import pytest
 import ray
+from mlflow.tracking import MlflowClient
 from ray.cluster_utils import Cluster
 from scipy.io import savemat
 
 from sdn_ray.data.oxford_flowers import read_oxford_flowers
-from sdn_ray.export import export_model
+from sdn_ray.export import export_model, load_model
 from sdn_ray.models.generator import Generator
 from sdn_ray.models.plan import Plan
 from sdn_ray.text.char_cnn_rnn import CharCnnRnn
+from sdn_ray.tracking import start_run
 from tests.integration.small import train, write_config
 
 
@@ -89,3 +92,16 @@ def diverse_model(tmp_path_factory):
     encoder.save(folder / "encoder.safetensors")
     export_model(folder / "model", generator, folder / "encoder.safetensors", {})
     return folder / "model"
+
+
+@pytest.fixture
+def tracked_model(diverse_model, tmp_path):
+    """The same model as if a run had made it, with that run's MLflow client and id."""
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    client = MlflowClient(uri)
+    experiment = client.create_experiment("e", artifact_location=(tmp_path / "a").as_uri())
+    tracked = start_run(uri, experiment, "run", {}, {})
+    model = load_model(diverse_model)
+    encoder = diverse_model / "text_encoder.safetensors"
+    export_model(tmp_path / "model", model.generator, encoder, {"tracked": asdict(tracked)})
+    return tmp_path / "model", client, tracked.run_id

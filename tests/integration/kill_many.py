@@ -51,11 +51,13 @@ def _kill_many(folder: Path, runs: int) -> int:
         run, began = folder / name, time.monotonic()
         process = start_training("--config", config, "--output", run, log=folder / "log")
         wait_for((run / ".lock").exists, process)
-        idle = time.monotonic() - began  # before the worker's own work
+        start = time.monotonic()
+        wait_for((run / "model").exists, process)
+        training = time.monotonic() - start
         assert process.wait(600) == 0
         seconds = time.monotonic() - began
     expected = generator_hash(folder / "undisturbed")
-    print(f"undisturbed: {seconds:.0f} s, {seconds - idle:.0f} s of it training", flush=True)
+    print(f"undisturbed: {seconds:.0f} s, {training:.0f} s of it training", flush=True)
     lost = 0
     for number in range(runs):
         run, log = folder / f"run{number}", folder / f"log{number}"
@@ -64,7 +66,7 @@ def _kill_many(folder: Path, runs: int) -> int:
         began = time.monotonic()
         if victim == "worker":
             wait_for((run / ".lock").exists, process)
-            time.sleep(random.uniform(0, 0.9) * (seconds - idle))
+            time.sleep(random.uniform(0, 0.9) * training)
             what = "worker killed" if kill_worker(run) else "no worker left to kill"
         else:
             time.sleep(random.uniform(0.1, 1.0) * seconds)
@@ -74,9 +76,9 @@ def _kill_many(folder: Path, runs: int) -> int:
         process.wait(600)
         while not (run / "model").is_dir():
             going_on = (run / "config.yaml").exists()
-            start = ["--resume", run] if going_on else ["--config", config, "--output", run]
+            again = ["--resume", run] if going_on else ["--config", config, "--output", run]
             what += ", resumed" if going_on else ", started again"
-            if train(*start, log=log, timeout=600) != 0:
+            if train(*again, log=log, timeout=600) != 0:
                 break
         same = (run / "model").is_dir() and generator_hash(run) == expected
         lost += not same

@@ -71,7 +71,7 @@ def test_a_folder_and_the_model_that_drew_it_score_the_same(
     assert "227x227" in report["pixels"]
     assert (report["splits"], report["shuffled_with_seed"]) == (4, 0)
     table = capsys.readouterr().out
-    assert "real, repeated" in table
+    assert "real, repeated, 32×32" in table
 
     options = ["--reference", reference, "--captions_per_image", 3]
     [by_model] = scores_of(tmp_path, squeezenet, "--model", diverse_model, *options).values()
@@ -80,8 +80,9 @@ def test_a_folder_and_the_model_that_drew_it_score_the_same(
 
 
 def test_several_sets_stand_in_one_table(
-    generated, reference, diverse_model, squeezenet, tmp_path, capsys
+    joined, reference, tracked_model, squeezenet, tmp_path, capsys
 ):
+    model, client, run_id = tracked_model
     stems = tmp_path / "elsewhere"  # made by another system: named by the source images' stems
     stems.mkdir()
     for row in part_rows(read_reference(reference), "test", None):
@@ -91,7 +92,7 @@ def test_several_sets_stand_in_one_table(
     found = scores_of(
         tmp_path,
         squeezenet,
-        *("--images", f"sdn={diverse_model}", f"copies={stems}", "--reference", reference),
+        *("--images", f"sdn={model}", f"copies={stems}", "--reference", reference),
         *("--captions_per_image", 1),
     )
     assert list(found) == ["sdn", "copies"]
@@ -104,6 +105,10 @@ def test_several_sets_stand_in_one_table(
     table = capsys.readouterr().out
     assert "sdn" in table
     assert "copies" in table
+    recorded = client.get_run(run_id).data.metrics
+    assert recorded["evaluate/fsim"] == found["sdn"]["scores"]["fsim"]
+    score = found["sdn"]["real_scores"]["squeezenet1_1_score"]
+    assert recorded["evaluate/real_squeezenet1_1_score"] == score
 
 
 def test_a_scoring_actor_that_is_killed_changes_nothing(

@@ -1,17 +1,15 @@
 import numpy as np
 import pytest
-from mlflow.tracking import MlflowClient
 from PIL import Image
 
 from sdn_ray import figures
 from sdn_ray.data.image_sets import read_real
 from sdn_ray.data.references import part_rows, read_reference, source_name
 from sdn_ray.errors import UserError
-from sdn_ray.export import export_model, load_model
+from sdn_ray.export import load_model
 from sdn_ray.metrics.fsim import fsim
 from sdn_ray.models.drawing import draw_samples
 from sdn_ray.pictures import comparison_rows
-from sdn_ray.tracking import start_run
 
 
 @pytest.fixture
@@ -144,18 +142,11 @@ def test_retrieval_of_training_images(joined, reference, rows, shared, drawn, tm
     assert (tmp_path / "again.png").read_bytes() == (tmp_path / "figure.png").read_bytes()
 
 
-def test_a_figure_is_recorded_with_the_run_that_made_the_model(diverse_model, tmp_path):
-    uri = f"sqlite:///{tmp_path}/mlflow.db"
-    client = MlflowClient(uri)
-    experiment = client.create_experiment("e", artifact_location=(tmp_path / "a").as_uri())
-    tracked = start_run(uri, experiment, "run", {}, {})
-    model = load_model(diverse_model)
-    origin = {"tracked": vars(tracked)}
-    encoder = diverse_model / "text_encoder.safetensors"
-    export_model(tmp_path / "model", model.generator, encoder, origin)
-    options = ["--model", tmp_path / "model", "--text", "a red flower"]
+def test_a_figure_is_recorded_with_the_run_that_made_the_model(tracked_model, tmp_path):
+    model, client, run_id = tracked_model
+    options = ["--model", model, "--text", "a red flower"]
     assert run("diverse", *options, "--output", tmp_path / "mine.png") == 0
-    [artifact] = client.list_artifacts(tracked.run_id, "figures")
+    [artifact] = client.list_artifacts(run_id, "figures")
     assert artifact.path == "figures/mine.png"
 
 

@@ -1,0 +1,168 @@
+"""An Optuna study as Ray Tune sees it: where trials come from, which are pruned, how they ended.
+
+All that a search knows is in the study's storage, written as it happens, so a search goes on from
+there after a kill at any moment; Tune's own snapshots are not needed.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.pruners import BasePruner, NopPruner, SuccessiveHalvingPruner
+from optuna.trial import FrozenTrial, TrialState
+from ray.tune.experiment import Trial as TuneTrial
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
+
+from sdn_ray.files import replacing
+from sdn_ray.search_space import SearchSpace
+
+OBJECTIVE, RUNG, REASON = "objective", "final_stage_epoch", "reason"
+FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+
+
+def open_study(
+    name: str, storage: str, *, maximise: bool, seed: int, prune: bool, concurrent: int
+) -> optuna.Study:
+    """The study of that name in an Optuna storage, made where it is missing.
+
+    The sampler is TPE. Pruning is asynchronous successive halving (ASHA) over the epochs of the
+    last stage alone: a trial that is still in stage one has nothing to be compared by.
+    """
+    pruner: BasePruner = NopPruner()
+    if prune:
+        pruner = SuccessiveHalvingPruner(min_resource=1, reduction_factor=2)
+    return optuna.create_study(
+        study_name=name,
+        storage=storage,
+        load_if_exists=True,
+        direction="maximize" if maximise else "minimize",
+        sampler=optuna.samplers.TPESampler(seed=seed, constant_liar=concurrent > 1),
+        pruner=pruner,
+    )
+
+
+def enqueue_grid(study: optuna.Study, space: SearchSpace) -> None:
+    """Let the study try every combination of a grid, each once."""
+    for values in space.grid():
+        study.enqueue_trial(values, skip_if_exists=True)
+
+
+def trials_left(study: optuna.Study, trials: int) -> int:
+    """How many of so many trials are still to be run, or to be run to their end."""
+    return trials - len(study.get_trials(deepcopy=False, states=FINISHED))
+
+
+class StudySearch(Searcher):
+    """Hands the trials of a study to Tune; those that a kill cut off come first.
+
+    Args:
+        study: an open one.
+        space: what its trials vary.
+        trials: of the whole study.
+        on_end: called with each trial that has ended.
+    """
+
+    def __init__(
+        self,
+        study: optuna.Study,
+        space: SearchSpace,
+        trials: int,
+        on_end: Callable[[FrozenTrial], None],
+    ) -> None:
+        super().__init__(metric=OBJECTIVE, mode="max")
+        self._study, self._space, self._trials, self._on_end = study, space, trials, on_end
+        self._cut_off = study.get_trials(states=(TrialState.RUNNING,))
+        self._running: dict[str, optuna.Trial] = {}
+        self._pruned: set[str] = set()
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """The next trial's number and values, as Tune's `config`."""
+        if self._cut_off:
+            # The constructor is the one way back to a trial that another process has begun.
+            trial = optuna.Trial(self._study, self._cut_off.pop(0)._trial_id)
+        elif self._begun() < self._trials:
+            trial = self._study.ask()
+        else:
+            return Searcher.FINISHED
+        self._running[trial_id] = trial
+        return {"number": trial.number, "values": self._space.suggest(trial)}
+
+    def _begun(self) -> int:
+        states = (*FINISHED, TrialState.RUNNING)
+        return len(self._study.get_trials(deepcopy=False, states=states))
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Nothing: what is known of a trial is told to `StudyPruner`."""
+
+    def prune(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """Note an epoch of the last stage; whether the trial should end with it."""
+        trial = self._running[trial_id]
+        if result[RUNG] not in self._study.trials[trial.number].intermediate_values:
+            trial.report(result[OBJECTIVE], result[RUNG])
+        if trial.should_prune():
+            self._pruned.add(trial_id)
+            return True
+        return False
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """Write into the study how a trial ended."""
+        trial = self._running.pop(trial_id)
+        reason = (result or {}).get(REASON) or None
+        if error or reason or not result or OBJECTIVE not in result:
+            trial.set_user_attr(REASON, reason or "its process died, see the trial's folder")
+            ended = self._study.tell(trial, state=TrialState.FAIL)
+        elif trial_id in self._pruned:
+            ended = self._study.tell(trial, state=TrialState.PRUNED)
+        else:
+            ended = self._study.tell(trial, result[OBJECTIVE])
+        self._on_end(ended)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing, when Tune takes its snapshots."""
+        return {}
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the study's storage has it all."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing: the study's storage has it all."""
+
+
+class StudyPruner(FIFOScheduler):
+    """Ends the trials that the study's pruner gives up."""
+
+    def __init__(self, search: StudySearch) -> None:
+        super().__init__()
+        self._search = search
+
+    def on_trial_result(
+        self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]
+    ) -> str:
+        """Stop a trial, or let it go on."""
+        if (
+            result.get(RUNG)
+            and not result.get("done")
+            and self._search.prune(trial.trial_id, result)
+        ):
+            return TrialScheduler.STOP
+        return TrialScheduler.CONTINUE
+
+
+def pictures(study: optuna.Study, folder: Path) -> list[Path]:
+    """Write the optimisation history and, from two finished trials on, what mattered."""
+    from optuna.visualization.matplotlib import plot_optimization_history, plot_param_importances
+
+    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    plots = {"history.png": plot_optimization_history} if complete else {}
+    if len({trial.value for trial in complete}) > 1:
+        plots["importances.png"] = plot_param_importances
+    written = []
+    for name, plot in plots.items():
+        with replacing(folder / name) as partial:
+            plot(study).figure.savefig(partial, dpi=110, bbox_inches="tight")
+        written.append(folder / name)
+    return written
