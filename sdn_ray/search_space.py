@@ -141,7 +141,7 @@ def read_search_space(path: Path) -> SearchSpace:
             continue
         if name not in known and not name.startswith(_FACTORS) and name != STAGE_FRACTION:
             raise UserError(
-                f"{where}: is no option of an experiment; expected {_near(name, known)}"
+                f"{where}: is no option of a trial; expected {_near(name, known)}"
             )
         parameters.append(Parameter(name, *_distribution(where, content), line))
     return _checked(SearchSpace(path, tuple(parameters), total_epochs))

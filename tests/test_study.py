@@ -1,0 +1,133 @@
+import pytest
+from optuna.trial import TrialState
+
+from sdn_ray.search_space import read_search_space
+from sdn_ray.study import (
+    OBJECTIVE,
+    REASON,
+    RUNG,
+    StudySearch,
+    enqueue_grid,
+    open_study,
+    pictures,
+    trials_left,
+)
+
+
+@pytest.fixture
+def space(tmp_path):
+    path = tmp_path / "space.yaml"
+    path.write_text("distillation.stage_two.learning_rate: {loguniform: [1.0e-4, 1.0e-2]}\n")
+    return read_search_space(path)
+
+
+@pytest.fixture
+def study(tmp_path):
+    def opened(**options):
+        settings = {"maximise": True, "seed": 0, "prune": True, "concurrent": 1} | options
+        return open_study("mine", f"sqlite:///{tmp_path}/study.db", **settings)
+
+    return opened
+
+
+def end(search, trial_id, value):
+    search.on_trial_complete(trial_id, {OBJECTIVE: value, REASON: ""})
+
+
+def test_one_seed_draws_the_same_trials_again(tmp_path, space):
+    def drawn(name):
+        study = open_study(
+            name,
+            f"sqlite:///{tmp_path}/{name}.db",
+            maximise=True,
+            seed=3,
+            prune=False,
+            concurrent=1,
+        )
+        search = StudySearch(study, space, 12, lambda trial: None)
+        values = []
+        for number in range(12):
+            values.append(search.suggest(str(number))["values"])
+            end(search, str(number), sum(values[-1].values()))
+        return values
+
+    assert drawn("a") == drawn("b")
+
+
+def test_a_search_that_was_cut_off_goes_on_with_what_is_left(study, space):
+    ended = []
+    search = StudySearch(study(), space, 6, ended.append)
+    first = [search.suggest(name) for name in "abcd"]
+    end(search, "a", 1.0)
+    search.on_trial_complete("b", error=True)
+    search.on_trial_complete("c", {REASON: "the loss became nan"})
+    assert [trial.number for trial in ended] == [0, 1, 2]
+    # A kill comes here, while trial d runs.
+    again = study()
+    assert trials_left(again, 6) == 3
+    search = StudySearch(again, space, 6, ended.append)
+    rest = [search.suggest(name) for name in "efg"]
+    assert rest[0] == first[3]
+    assert [trial["number"] for trial in rest] == [3, 4, 5]
+    assert search.suggest("h") == "FINISHED"
+    for name in "efg":
+        end(search, name, 2.0)
+    states = [trial.state for trial in again.trials]
+    assert (
+        states
+        == [TrialState.COMPLETE, TrialState.FAIL, TrialState.FAIL] + [TrialState.COMPLETE] * 3
+    )
+    assert again.trials[2].user_attrs[REASON] == "the loss became nan"
+    assert "died" in again.trials[1].user_attrs[REASON]
+    assert trials_left(again, 6) == 0
+
+
+def test_a_trial_is_pruned_by_what_others_had_after_as_many_epochs_of_the_last_stage(study, space):
+    search = StudySearch(study(), space, 8, lambda trial: None)
+    for number in range(4):
+        search.suggest(f"good {number}")
+        for epoch in (1, 2, 3):
+            assert not search.prune(f"good {number}", {OBJECTIVE: 5.0 + epoch, RUNG: epoch})
+        end(search, f"good {number}", 8.0)
+    search.suggest("poor")
+    assert search.prune("poor", {OBJECTIVE: 1.0, RUNG: 1})
+    search.on_trial_complete("poor", {OBJECTIVE: 1.0, RUNG: 1})
+    assert study().trials[4].state == TrialState.PRUNED
+    search.suggest("better")
+    assert not search.prune("better", {OBJECTIVE: 9.0, RUNG: 1})
+
+
+def test_without_pruning_every_trial_ends_by_itself(study, space):
+    search = StudySearch(study(prune=False), space, 8, lambda trial: None)
+    search.suggest("good")
+    search.prune("good", {OBJECTIVE: 5.0, RUNG: 1})
+    end(search, "good", 5.0)
+    search.suggest("poor")
+    assert not search.prune("poor", {OBJECTIVE: 1.0, RUNG: 1})
+
+
+def test_a_grid_is_tried_once_even_when_it_goes_on(study, tmp_path):
+    path = tmp_path / "grid.yaml"
+    path.write_text("distillation.scheme: {grid: [image, sdn]}\nseed: {grid: [0, 1]}\n")
+    space = read_search_space(path)
+    enqueue_grid(study(prune=False), space)
+    search = StudySearch(study(prune=False), space, 4, lambda trial: None)
+    tried = [search.suggest("a")["values"], search.suggest("b")["values"]]
+    end(search, "a", 1.0)
+    end(search, "b", 1.0)
+    enqueue_grid(study(prune=False), space)
+    search = StudySearch(study(prune=False), space, 4, lambda trial: None)
+    tried += [search.suggest("c")["values"], search.suggest("d")["values"]]
+    assert tried == space.grid()
+    assert search.suggest("e") == "FINISHED"
+
+
+def test_pictures_of_a_study(study, space, tmp_path):
+    opened = study()
+    assert pictures(opened, tmp_path) == []
+    search = StudySearch(opened, space, 3, lambda trial: None)
+    for number, value in enumerate((1.0, 3.0, 2.0)):
+        search.suggest(str(number))
+        end(search, str(number), value)
+    assert [path.name for path in pictures(opened, tmp_path)] == ["history.png", "importances.png"]
+    assert (tmp_path / "history.png").stat().st_size > 5000
