@@ -179,11 +179,15 @@ def score_sets(
     results = stream(batches, ScoringWorker, arguments, workers)
     for batch, (place, scores) in zip(batches, results, strict=True):
         gathered[place].add(scores)
+        if not done:  # the workers have started: from here on it is the rate that will last
+            first, since = len(batch), time.perf_counter()
         done += len(batch)
-        rate = done / (time.perf_counter() - began)
+        rate = (done - first) / max(1e-9, time.perf_counter() - since)
         display.progress("scoring", done, total, f"{rate:.0f} images/s")
-    seconds = time.perf_counter() - began
-    display.line(f"scored {done} images in {seconds:.0f} s: {done / seconds:.1f} images/s")
+    display.line(
+        f"scored {done} images in {time.perf_counter() - began:.0f} s, {rate:.1f} images/s once "
+        "the workers had started"
+    )
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from sdn_ray.data.rows import CaptionedDataset, CaptionedImage
 from sdn_ray.data.splits import ClassSplit
 from sdn_ray.errors import UserError
 
-BATCH = 64  # captions that an actor takes at once
+BATCH = 128  # captions that an actor takes at once
 
 
 @dataclass(frozen=True)

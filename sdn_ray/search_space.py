@@ -15,6 +15,7 @@ from sdn_ray.config import ExperimentConfig, experiment_from, experiment_parser
 from sdn_ray.errors import UserError
 
 TOTAL_EPOCHS, STAGE_FRACTION = "total_epochs", "stage_one_fraction"
+SCHEME, DIVERSE = "distillation.scheme", "sdn_diverse"
 _FACTORS = "distillation.weight_factors."
 _RANGES = ("loguniform", "uniform", "int")
 _KINDS = (*_RANGES, "choice", "grid")
@@ -67,6 +68,10 @@ class SearchSpace:
         rows = itertools.product(*(parameter.values for parameter in self.parameters))
         return [dict(zip(names, row, strict=True)) for row in rows]
 
+    def corners(self) -> list[dict[str, Any]]:
+        """The first values of all parameters, and the last ones."""
+        return [{p.name: p.values[end] for p in self.parameters} for end in (0, -1)]
+
     def apply(self, config: ExperimentConfig, values: Mapping[str, Any]) -> ExperimentConfig:
         """The experiment of a trial.
 
@@ -94,6 +99,8 @@ class SearchSpace:
             first = min(max(share, 1), self.total_epochs - 1)
             options["distillation.stage_one.epochs"] = first
             options["distillation.stage_two.epochs"] = self.total_epochs - first
+        if options.get(SCHEME, DIVERSE) != DIVERSE:
+            options.setdefault("distillation.samples", 1)  # which belong to that scheme alone
         return options
 
     def check(self, config: ExperimentConfig) -> None:
@@ -140,9 +147,7 @@ def read_search_space(path: Path) -> SearchSpace:
             total_epochs = _total_epochs(where, content)
             continue
         if name not in known and not name.startswith(_FACTORS) and name != STAGE_FRACTION:
-            raise UserError(
-                f"{where}: is no option of a trial; expected {_near(name, known)}"
-            )
+            raise UserError(f"{where}: is no option of a trial; expected {_near(name, known)}")
         parameters.append(Parameter(name, *_distribution(where, content), line))
     return _checked(SearchSpace(path, tuple(parameters), total_epochs))
 

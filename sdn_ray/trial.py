@@ -13,6 +13,7 @@ import torch
 
 from sdn_ray.config import ExperimentConfig, to_yaml
 from sdn_ray.distillation.loop import DivergedError
+from sdn_ray.errors import UserError
 from sdn_ray.export import TrackedRun
 from sdn_ray.files import write_text
 from sdn_ray.search_space import SearchSpace
@@ -31,6 +32,7 @@ class StudyJob:
     job: TrainingJob  # with the prepared data
     objective: str  # the name of the metric
     parent: TrackedRun  # the study's MLflow run
+    score_test: bool = False  # an ablation: every trial is scored on the test classes at its end
 
     def trial_folder(self, number: int) -> Path:
         """The run folder of a trial."""
@@ -70,7 +72,7 @@ def run_trial(trial: dict[str, Any], study: StudyJob) -> None:
     number, values = trial["number"], trial["values"]
     config = study.trial_config(values)
     # A search never looks at the test classes; its job does not even name them.
-    config = replace(config, evaluation=replace(config.evaluation, score_test=False))
+    config = replace(config, evaluation=replace(config.evaluation, score_test=study.score_test))
     run = study.trial_folder(number)
     run.mkdir(parents=True, exist_ok=True)
     write_text(run / "config.yaml", to_yaml(config))
@@ -81,7 +83,7 @@ def run_trial(trial: dict[str, Any], study: StudyJob) -> None:
     report = _reporter(study, config)
     try:
         Worker(job, SilentTerminal(run / "log.txt"), report, device=device).run()
-    except (DivergedError, torch.OutOfMemoryError, MemoryError) as error:
+    except (DivergedError, UserError, torch.OutOfMemoryError, MemoryError) as error:
         reason = str(error) or type(error).__name__
         write_text(run / "error.txt", reason + "\n")
         ray.tune.report({REASON: reason})

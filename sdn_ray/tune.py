@@ -15,6 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 from ray.tune import FailureConfig, RunConfig, TuneConfig, Tuner
 from rich.table import Table
 
+from sdn_ray.ablation import ablation
 from sdn_ray.checks import check_experiment
 from sdn_ray.cluster import Display, Monitor, Reporter, start_ray, watch
 from sdn_ray.command import run_command
@@ -66,14 +67,13 @@ def main(arguments: Sequence[str]) -> int:
     """The command; returns its exit status."""
     plan, resumed = _read_arguments(arguments)
     config, space, settings = plan.config, plan.space, plan.settings
-    check_experiment(config)
     space.check(config)
-    for values in space.grid() if space.is_grid else []:
+    for values in space.grid() if space.is_grid else space.corners():
         check_experiment(space.apply(config, values))
     objective, maximise = _objective(config, settings["objective"])
     uri, experiment = open_experiment(config.tracking)
     dataset = read_dataset(config.dataset)
-    split = _split(config, dataset)
+    split = _split(config, dataset, settings["score_test"])
     start_ray()
     resources = _trial_resources(settings)
     trials = len(space.grid()) if space.is_grid else settings["trials"]
@@ -95,7 +95,9 @@ def main(arguments: Sequence[str]) -> int:
     try:
         with Display() as display:
             job = _prepare(config, dataset, split, resources, display)
-            shared = StudyJob(plan.folder, space, config, job, objective, parent)
+            shared = StudyJob(
+                plan.folder, space, config, job, objective, parent, settings["score_test"]
+            )
             _search(study, shared, trials, settings["concurrent"], resources, display)
     except (Interrupted, KeyboardInterrupt):
         recorder.status("KILLED")
@@ -105,6 +107,8 @@ def main(arguments: Sequence[str]) -> int:
         recorder.status("FAILED")
         raise
     _summarise(study, shared, recorder)
+    if shared.score_test:
+        ablation(study, shared, recorder)
     recorder.status("FINISHED")
     return 0
 
@@ -137,6 +141,13 @@ def _read_arguments(arguments: Sequence[str]) -> tuple[StudyPlan, bool]:
     add("--concurrent", type=int, default=1, help="Trials at a time; CPUs are shared equally.")
     add("--gpus_per_trial", type=float, help="Such as 0.5. Default: 1 where there are GPUs.")
     add("--storage", type=str, help="Optuna URL. Default: a SQLite file in the study folder.")
+    add(
+        "--score_test",
+        type=bool,
+        default=False,
+        help="Of a grid (an ablation, not a search): "
+        "score every trial on the test classes, and end in their table.",
+    )
     add("--prune", type=bool, default=True, help="End trials early that promise little (ASHA).")
     names = [argument.partition("=")[0] for argument in arguments]
     if not {"--config", "--resume"} & set(names):
@@ -165,8 +176,14 @@ def _read_arguments(arguments: Sequence[str]) -> tuple[StudyPlan, bool]:
         "gpus_per_trial": options.gpus_per_trial,
         "storage": options.storage or f"sqlite:///{folder}/study.db",
         "prune": options.prune,
+        "score_test": options.score_test,
     }
     space = read_search_space(Path(absolute(options.space, "--space")))
+    if options.score_test and not space.is_grid:
+        raise UserError(
+            "--score_test: found true for a search, which chooses on validation classes alone; "
+            "expected a space of `grid`, where nothing is chosen"
+        )
     config = with_absolute_paths(experiment_from(options))
     return StudyPlan(folder, config, space, settings), False
 
@@ -207,8 +224,8 @@ def _objective(config: ExperimentConfig, wanted: str | None) -> tuple[str, bool]
     return f"validation/{score_name(config.evaluation.classifier.partition(':')[0])}", True
 
 
-def _split(config: ExperimentConfig, dataset: CaptionedDataset) -> ClassSplit:
-    """The classes that a search sees: those for testing are not among them."""
+def _split(config: ExperimentConfig, dataset: CaptionedDataset, score_test: bool) -> ClassSplit:
+    """The classes that the trials see: in a search those for testing are not among them."""
     split = split_classes(
         dataset,
         validation_classes=config.dataset.validation_classes,
@@ -220,7 +237,7 @@ def _split(config: ExperimentConfig, dataset: CaptionedDataset) -> ClassSplit:
             "dataset.validation_classes: found 0; a search chooses on validation classes, "
             "expected some"
         )
-    return replace(split, test=())
+    return split if score_test else replace(split, test=())
 
 
 def _trial_resources(settings: dict[str, Any]) -> dict[str, float]:

@@ -20,7 +20,6 @@ class FeatureMoments:
     """
 
     def __init__(self, dim: int) -> None:
-        self.dim = dim
         self.images = 0
         self._sum = np.zeros(dim)
         self._sum_of_products = np.zeros((dim, dim))

@@ -23,6 +23,7 @@ from sdn_ray.metrics.ssim import ssim
 from sdn_ray.models.classifiers import Classifier
 
 KID_SUBSET = 1000  # images of each subset, where both sets have as many
+_FEATURES_AT_ONCE = 1024
 _CLASSIFIED_AT_ONCE = 8  # small batches are fastest on a CPU core
 
 
@@ -185,7 +186,7 @@ class SetScores(AbstractContextManager["SetScores"]):
         images, real = self._sides["images"], self._sides["real"]
         if min(images.count, real.count) < 2:
             return None
-        fid = frechet_distance(images.moments, real.moments)
+        fid = frechet_distance(images.moments(), real.moments())
         subset = min(KID_SUBSET, images.count, real.count)
         kid = kernel_distance(images.features(), real.features(), subset_size=subset)
         return Distances(fid, kid.mean, kid.std, subset)
@@ -198,21 +199,28 @@ class _Side:
         self._path = path
         self.count = 0
         self.score: ClassifierScore | None = None
-        self.moments: FeatureMoments = FeatureMoments(0)
+        self._dim = 0
 
     def add(self, found: Classified, images: int, splits: int, seed: int) -> None:
         if self.score is None:
             self.score = ClassifierScore(found.sums.p.shape[1], images, splits, seed)
-            self.moments = FeatureMoments(found.features.shape[1])
+            self._dim = found.features.shape[1]
         self.score.add(found.sums)
-        self.moments.update(found.features)
         # Appended, not memory-mapped: mapped pages would count as this process's memory.
         with self._path.open("ab") as file:
             file.write(found.features.tobytes())
         self.count += len(found.features)
 
     def features(self) -> np.ndarray:
-        return np.memmap(self._path, np.float32, "r", shape=(self.count, self.moments.dim))
+        return np.memmap(self._path, np.float32, "r", shape=(self.count, self._dim))
+
+    def moments(self) -> FeatureMoments:
+        # At the end and in large parts: after each small product the threads of a BLAS would spin
+        # for a while, and take the cores from those who score.
+        moments = FeatureMoments(self._dim)
+        for start in range(0, self.count, _FEATURES_AT_ONCE):
+            moments.update(self.features()[start : start + _FEATURES_AT_ONCE])
+        return moments
 
 
 def check_splits(images: int, splits: int, what: str) -> None:

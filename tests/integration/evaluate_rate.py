@@ -5,6 +5,7 @@ with all cores. Also the peak memory of the command's own process at two numbers
 """
 
 import argparse
+import re
 import subprocess
 import sys
 import time
@@ -14,7 +15,7 @@ from sdn_ray.data.references import RealImages
 from sdn_ray.export import load_model
 from sdn_ray.metrics.scoring import SetScores
 from sdn_ray.requests import reference_rows
-from sdn_ray.scored_sets import model_set, set_batches
+from sdn_ray.scored_sets import model_entry, open_set, set_batches
 from sdn_ray.set_workers import ScoringWorker
 
 
@@ -29,12 +30,13 @@ def main() -> None:
     parser.add_argument("--loop_images", type=int, default=2048, help="of the plain loop")
     options = parser.parse_args()
     before = _plain_loop(options)
-    rate, memory = _command(options, options.images)
+    steady, whole, memory = _command(options, options.images)
     after = _plain_loop(options)
     plain = (before + after) / 2
     print(f"plain loop {before:.1f} and {after:.1f} images/s, before and after", flush=True)
-    print(f"evaluate {rate:.1f} images/s with its start, {rate / plain:.2f} of the plain loop")
-    _, fewer = _command(options, options.fewer_images)
+    print(f"evaluate {steady:.1f} images/s, {steady / plain:.3f} of the plain loop; with imports,")
+    print(f"start of Ray, checks and distances {whole:.1f} images/s", flush=True)
+    *_, fewer = _command(options, options.fewer_images)
     print(
         f"peak memory of the driver: {memory:.0f} MiB with {options.images} images, {fewer:.0f} "
         f"MiB with {options.fewer_images}: {memory / fewer - 1:+.1%}"
@@ -45,7 +47,7 @@ def _plain_loop(options: argparse.Namespace) -> float:
     """images/s in this process."""
     _, rows = reference_rows(options.reference, "test", load_model(options.model).origin)
     real = RealImages.of(rows)
-    one = model_set("model", options.model, real, None)
+    one = open_set(model_entry(str(options.model)), real, None)
     size = len(one.images)
     work = ScoringWorker([size], [str(options.model)], options.classifier, 10, 0)
     batches = set_batches(0, one, real)
@@ -60,12 +62,14 @@ def _plain_loop(options: argparse.Namespace) -> float:
     return done / (time.perf_counter() - began)
 
 
-def _command(options: argparse.Namespace, images: int) -> tuple[float, float]:
-    """images/s of the whole command, and its peak memory in MiB."""
+def _command(options: argparse.Namespace, images: int) -> tuple[float, float, float]:
+    """images/s once workers have started, and of the whole command; its peak memory in MiB."""
     command = [sys.executable, "-m", "sdn_ray.evaluate", "--model", str(options.model)]
     command += ["--reference", options.reference, "--classifier", options.classifier]
     began = time.perf_counter()
-    process = subprocess.Popen([*command, "--limit", str(images)])
+    process = subprocess.Popen(
+        [*command, "--limit", str(images)], stdout=subprocess.PIPE, text=True
+    )
     peak = 0.0
     while process.poll() is None:
         try:
@@ -74,8 +78,11 @@ def _command(options: argparse.Namespace, images: int) -> tuple[float, float]:
         except (OSError, IndexError):
             pass
         time.sleep(0.05)
-    assert process.returncode == 0
-    return images / (time.perf_counter() - began), peak
+    seconds = time.perf_counter() - began
+    printed = process.stdout.read()
+    assert process.returncode == 0, printed
+    [steady] = re.findall(r"([0-9.]+) images/s once", " ".join(printed.split()))
+    return float(steady), images / seconds, peak
 
 
 if __name__ == "__main__":

@@ -1,0 +1,141 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import optuna
+import pytest
+from mlflow.tracking import MlflowClient
+from optuna.trial import TrialState
+
+from sdn_ray import tune
+from sdn_ray.config import read_experiment
+from sdn_ray.errors import UserError
+from tests.integration.small import wait_for, write_config
+
+ROOT = Path(__file__).parents[2]
+SPACE = """
+distillation.stage_two.learning_rate: {loguniform: [3.0e-4, 3.0e-3]}
+total_epochs: 2
+stage_one_fraction: {uniform: [0.2, 0.7]}
+"""
+
+
+@pytest.fixture(scope="module")
+def config(ray_cluster, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tune")
+    return write_config(folder, folder / "cache")
+
+
+def start(*arguments, log):
+    with log.open("ab") as file:
+        return subprocess.Popen(
+            [sys.executable, "-m", "sdn_ray.tune", *map(str, arguments)],
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            cwd=ROOT,
+        )
+
+
+def run(*arguments, log):
+    process = start(*arguments, log=log)
+    try:
+        assert process.wait(400) == 0, log.read_text()
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def trials(folder):
+    return optuna.load_study(study_name=folder.name, storage=f"sqlite:///{folder}/study.db").trials
+
+
+def test_a_killed_search_goes_on_without_repeating_a_trial(config, tmp_path):
+    (tmp_path / "space.yaml").write_text(SPACE)
+    study, log = tmp_path / "study", tmp_path / "log"
+    options = ["--config", config, "--space", tmp_path / "space.yaml", "--trials", 6]
+    process = start(*options, "--prune", "false", "--output", study, log=log)
+    third = study / "trials" / "0003" / "metrics.jsonl"
+    wait_for(third.exists, process, timeout=300)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    models = [study / "trials" / f"{number:04d}" / "model" / "config.json" for number in range(3)]
+    times = [path.stat().st_mtime_ns for path in models]
+    run("--resume", study, log=log)
+
+    found = trials(study)
+    assert [trial.number for trial in found] == list(range(6))
+    assert {trial.state for trial in found} == {TrialState.COMPLETE}
+    assert [path.stat().st_mtime_ns for path in models] == times
+    assert all(0 < trial.value < 3 for trial in found)  # the perceptual distance
+    best = min(found, key=lambda trial: trial.value)
+    chosen = read_experiment(study / "best.yaml").distillation
+    assert chosen.stage_two.learning_rate == pytest.approx(
+        best.params["distillation.stage_two.learning_rate"]
+    )
+    assert chosen.stage_one.epochs + chosen.stage_two.epochs == 2
+    for name in ("history.png", "importances.png"):
+        assert (study / name).stat().st_size > 5000
+
+    parent = json.loads((study / "mlflow.json").read_text())
+    client = MlflowClient(parent["uri"])
+    nested = client.search_runs(
+        [parent["experiment_id"]], f"tags.`mlflow.parentRunId` = '{parent['run_id']}'"
+    )
+    assert len(nested) == 6
+    assert {child.info.status for child in nested} == {"FINISHED"}
+    assert {child.data.tags["sdn_ray.status"] for child in nested} == {"complete"}
+    by_number = {int(child.data.tags["sdn_ray.trial"]): child for child in nested}
+    for trial in found:
+        child = by_number[trial.number]
+        assert child.data.metrics["objective"] == trial.value
+        assert child.data.metrics["validation/perceptual_distance"] == trial.value
+        assert "searched/stage_one_fraction" in child.data.params
+    # The test classes are never touched: no score of theirs, and no trial knows their names.
+    for folder in (study / "trials").iterdir():
+        assert json.loads((folder / "scores.json").read_text()) == {}
+        origin = json.loads((folder / "model" / "config.json").read_text())["origin"]
+        assert origin["split"]["test"] == []
+
+
+def test_a_trial_that_fails_is_recorded_and_the_search_goes_on(config, tmp_path):
+    (tmp_path / "space.yaml").write_text(
+        "distillation.stage_one.learning_rate: {grid: [1.0e+30, 1.0e-3]}\n"
+    )
+    study, log = tmp_path / "study", tmp_path / "log"
+    options = ["--config", config, "--distillation.stage_two.epochs", 1]
+    run(*options, "--space", tmp_path / "space.yaml", "--output", study, log=log)
+    failed, complete = trials(study)
+    assert (failed.state, complete.state) == (TrialState.FAIL, TrialState.COMPLETE)
+    assert "stage_one.learning_rate" in failed.user_attrs["reason"]
+    child = json.loads((study / "trials" / "0000" / "mlflow.json").read_text())
+    recorded = MlflowClient(child["uri"]).get_run(child["run_id"])
+    assert recorded.info.status == "FAILED"
+    assert recorded.data.tags["sdn_ray.reason"] == failed.user_attrs["reason"]
+
+
+def test_what_cannot_be_searched_is_one_clear_error(config, tmp_path):
+    def refused(*arguments):
+        with pytest.raises(UserError) as error:
+            tune.main([str(argument) for argument in arguments])
+        return str(error.value)
+
+    space = tmp_path / "space.yaml"
+    space.write_text(SPACE)
+    options = ["--config", config, "--space", space, "--output", tmp_path / "study"]
+    assert "--space: found none" in refused("--config", config)
+    assert "--trials: found 0" in refused(*options, "--trials", 0)
+    assert "--objective: found loss, expected classifier_score or perceptual_distance" in refused(
+        *options, "--objective", "loss"
+    )
+    assert "needs evaluation.classifier" in refused(*options, "--objective", "classifier_score")
+    assert "dataset.validation_classes: found 0" in refused(
+        *options, "--dataset.validation_classes", 0
+    )
+    assert "has no config.yaml" in refused("--resume", tmp_path)
+    space.write_text("distillation.weight_factors.conv9: {uniform: [0, 1]}\n")
+    assert "conv9" in refused(*options)
+    assert not (tmp_path / "study").exists()
