@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
+from rich.box import SIMPLE
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from sdn_ray.data.image_sets import read_real
 from sdn_ray.export import load_model
@@ -44,15 +45,23 @@ def ablation(study: optuna.Study, shared: StudyJob, recorder: Recorder) -> None:
         for setting, trials in groups.items()
     }
     names = [name for name in next(iter(scores.values()))[0] if not name.endswith("_std")]
-    table = Table("scheme", "seeds", *names, title=f"{shared.folder.name}: test classes")
+    # Of the measures that are there for comparison, the file tells.
+    shown = [name for name in names if "_of_" not in name]
+    table = Table(
+        Column("scheme", no_wrap=True),
+        Column("seeds", no_wrap=True),
+        *(Column(name, overflow="fold") for name in shown),
+        title=f"{shared.folder.name}: test classes",
+        box=SIMPLE,
+    )
     found = {}
     for setting, rows in scores.items():
         means = {name: statistics.fmean(row[name] for row in rows) for name in names}
         spreads = {name: statistics.pstdev([row[name] for row in rows]) for name in names}
         found[_label(setting)] = {"seeds": len(rows), "mean": means, "std": spreads}
         cells = (
-            f"{means[n]:.4g} ± {spreads[n]:.2g}" if len(rows) > 1 else f"{means[n]:.4g}"
-            for n in names
+            f"{means[name]:.4g}" + (f" ± {spreads[name]:.2g}" if len(rows) > 1 else "")
+            for name in shown
         )
         table.add_row(_label(setting), str(len(rows)), *cells)
     Console(highlight=False).print(table)

@@ -4,6 +4,7 @@ All that a search knows is in the study's storage, written as it happens, so a s
 there after a kill at any moment; Tune's own snapshots are not needed.
 """
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ def open_study(
     The sampler is TPE. Pruning is asynchronous successive halving (ASHA) over the epochs of the
     last stage alone: a trial that is still in stage one has nothing to be compared by.
     """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)  # every trial has a line of ours
     pruner: BasePruner = NopPruner()
     if prune:
         pruner = SuccessiveHalvingPruner(min_resource=1, reduction_factor=2)
@@ -71,7 +73,7 @@ class StudySearch(Searcher):
         trials: int,
         on_end: Callable[[FrozenTrial], None],
     ) -> None:
-        super().__init__(metric=OBJECTIVE, mode="max")
+        super().__init__()  # without a metric: a trial that fails has none to report
         self._study, self._space, self._trials, self._on_end = study, space, trials, on_end
         self._cut_off = study.get_trials(states=(TrialState.RUNNING,))
         self._running: dict[str, optuna.Trial] = {}
@@ -162,7 +164,8 @@ def pictures(study: optuna.Study, folder: Path) -> list[Path]:
         plots["importances.png"] = plot_param_importances
     written = []
     for name, plot in plots.items():
-        with replacing(folder / name) as partial:
+        with replacing(folder / name) as partial, warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             plot(study).figure.savefig(partial, dpi=110, bbox_inches="tight")
         written.append(folder / name)
     return written

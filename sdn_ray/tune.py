@@ -1,6 +1,7 @@
 """python -m sdn_ray.tune: a search over experiments, or a grid of them, on Ray Tune with Optuna."""
 
 import json
+import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -69,7 +70,7 @@ def main(arguments: Sequence[str]) -> int:
     config, space, settings = plan.config, plan.space, plan.settings
     space.check(config)
     for values in space.grid() if space.is_grid else space.corners():
-        check_experiment(space.apply(config, values))
+        _check_trial(space.apply(config, values))
     objective, maximise = _objective(config, settings["objective"])
     uri, experiment = open_experiment(config.tracking)
     dataset = read_dataset(config.dataset)
@@ -206,6 +207,16 @@ def _resumed(folder: str, names: Sequence[str]) -> StudyPlan:
     )
 
 
+def _check_trial(config: ExperimentConfig) -> None:
+    """Refuse a trial that could not run."""
+    check_experiment(config)
+    if config.training.workers > 1:
+        raise UserError(
+            f"training.workers: found {config.training.workers}; a trial trains in its own "
+            "process, expected 1"
+        )
+
+
 def _objective(config: ExperimentConfig, wanted: str | None) -> tuple[str, bool]:
     """The metric that trials are compared by, and whether more is better.
 
@@ -320,6 +331,7 @@ def _search(
         display.progress("trials", trials - trials_left(study, trials), trials)
 
     search = StudySearch(study, shared.space, trials, on_end)
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # `verbose=0` silences the older one alone
     trainable = ray.tune.with_resources(
         ray.tune.with_parameters(run_trial, study=shared),
         {"cpu": resources["CPU"], "gpu": resources.get("GPU", 0)},

@@ -9,6 +9,7 @@ import optuna
 import pytest
 from mlflow.tracking import MlflowClient
 from optuna.trial import TrialState
+from PIL import Image
 
 from sdn_ray import tune
 from sdn_ray.config import read_experiment
@@ -117,6 +118,29 @@ def test_a_trial_that_fails_is_recorded_and_the_search_goes_on(config, tmp_path)
     assert recorded.data.tags["sdn_ray.reason"] == failed.user_attrs["reason"]
 
 
+def test_table_3_is_a_grid_that_is_scored_on_the_test_classes(config, tmp_path):
+    (tmp_path / "space.yaml").write_text(
+        "distillation.scheme: {grid: [sdn, image]}\nseed: {grid: [0, 1]}\n"
+    )
+    study, log = tmp_path / "study", tmp_path / "log"
+    options = ["--config", config, "--distillation.grow_samples", "false"]
+    options += ["--distillation.stage_two.epochs", 1, "--score_test", "true"]
+    run(*options, "--space", tmp_path / "space.yaml", "--output", study, log=log)
+    table = json.loads((study / "table.json").read_text())
+    assert list(table) == ["Image space loss", "SDN"]  # in the order of the paper's table
+    for name, numbers in (("SDN", (0, 1)), ("Image space loss", (2, 3))):
+        scores = [
+            json.loads((study / "trials" / f"{number:04d}" / "scores.json").read_text())["ssim"]
+            for number in numbers
+        ]
+        assert table[name]["seeds"] == 2
+        assert table[name]["mean"]["ssim"] == pytest.approx(sum(scores) / 2)
+        assert table[name]["std"]["ssim"] == pytest.approx(abs(scores[0] - scores[1]) / 2)
+    with Image.open(study / "schemes.png") as picture:
+        assert min(picture.size) > 300
+    assert "Image space loss" in log.read_text()
+
+
 def test_what_cannot_be_searched_is_one_clear_error(config, tmp_path):
     def refused(*arguments):
         with pytest.raises(UserError) as error:
@@ -135,6 +159,8 @@ def test_what_cannot_be_searched_is_one_clear_error(config, tmp_path):
     assert "dataset.validation_classes: found 0" in refused(
         *options, "--dataset.validation_classes", 0
     )
+    assert "training.workers: found 2" in refused(*options, "--training.workers", 2)
+    assert "expected a space of `grid`" in refused(*options, "--score_test", "true")
     assert "has no config.yaml" in refused("--resume", tmp_path)
     space.write_text("distillation.weight_factors.conv9: {uniform: [0, 1]}\n")
     assert "conv9" in refused(*options)
