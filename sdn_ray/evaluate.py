@@ -26,10 +26,10 @@ from sdn_ray.requests import reference_rows
 from sdn_ray.scored_sets import (
     Entry,
     ScoredSet,
-    common_origin,
     image_entries,
     model_entry,
     open_set,
+    origins_of,
     set_batches,
     usable,
 )
@@ -125,9 +125,8 @@ def _classifier_settings(options: Any) -> dict[str, Any]:
 def _real_images(options: Any, entries: Sequence[Entry], display: Display) -> RealImages | None:
     if options.reference is None:
         return None
-    origin = common_origin(entries, options.split)
     dataset, rows = reference_rows(
-        options.reference, options.split, origin, skip_bad=options.skip_bad
+        options.reference, options.split, origins_of(entries), skip_bad=options.skip_bad
     )
     for item in dataset.bad_items:
         display.line(f"left out {item.path}: {item.reason}")

@@ -24,9 +24,9 @@ from sdn_ray.requests import file_requests, reference_rows
 from sdn_ray.retrieval_index import retrieval_index
 from sdn_ray.scored_sets import (
     ScoredSet,
-    common_origin,
     image_entries,
     open_set,
+    origins_of,
     usable,
 )
 from sdn_ray.set_workers import SetReader, image_row
@@ -134,8 +134,7 @@ def _sets(options: Any) -> tuple[list[ScoredSet], RealImages]:
     """The sets, of models the images of first captions, and the real images."""
     check_at_least(options, rows=1, workers=1, epochs=1, fc_width=1)
     entries = image_entries(options.images)
-    origin = common_origin(entries, options.split)
-    _, rows = reference_rows(options.reference, options.split, origin)
+    _, rows = reference_rows(options.reference, options.split, origins_of(entries))
     real = RealImages.of(rows)
     return [open_set(entry, real, captions_per_image=1) for entry in entries], real
 
@@ -282,8 +281,8 @@ def retrieval(options: Any, output: Path, display: Display) -> list[TrackedRun |
     one = _single(sets)
     places = _chosen([one], real, options)
     [drawn] = _read_sets([one], real, places)
-    origin = common_origin(image_entries(options.images), "train")
-    index = retrieval_index(options, drawn[0].shape[0], origin, display)
+    origins = origins_of(image_entries(options.images))
+    index = retrieval_index(options, drawn[0].shape[0], origins, display)
     queries = fc7_features(index.network, np.stack([index.resized(image) for image in drawn]))
     rows, similarities = nearest(queries, index.features, NEIGHBOURS)
     pictures, notes = [], []

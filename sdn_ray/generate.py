@@ -131,7 +131,7 @@ def _given_captions(options: Any) -> list[Request] | None:
 
 
 def _reference_captions(options: Any, model: Model) -> list[Request]:
-    _, rows = reference_rows(options.reference, options.split, model.origin)
+    _, rows = reference_rows(options.reference, options.split, {"model": model.origin})
     return row_requests(rows, options.captions_per_image)
 
 

@@ -55,25 +55,40 @@ def row_requests(rows: Iterable[CaptionedImage], captions_per_image: int | None)
 
 
 def reference_rows(
-    root: str, part: str, origin: Mapping[str, Any] | None, *, skip_bad: bool = False
+    root: str, part: str, origins: Mapping[str, Mapping[str, Any]], *, skip_bad: bool = False
 ) -> tuple[CaptionedDataset, tuple[CaptionedImage, ...]]:
     """A data set and the rows of one part of it.
 
     Args:
         root: folder of the data set.
         part: train, validation or test.
-        origin: of a model; where it was trained on this data set, its own split counts.
+        origins: what is known of the models in question, by name. The split of those that were
+            trained on this data set counts before its own lists.
         skip_bad: leave out items whose files are missing.
 
     Raises:
-        UserError: when the data set, or that part, cannot be had.
+        UserError: when the data set, or that part, cannot be had, or two models were trained on
+            different splits of it.
     """
     dataset = read_reference(Path(absolute(root, "--reference")), skip_bad=skip_bad)
-    split = None
-    trained_on = (origin or {}).get("config", {}).get("dataset", {}).get("name")
-    if origin and origin.get("split") and trained_on == dataset.name:
-        split = ClassSplit.from_dict(origin["split"])
-    return dataset, part_rows(dataset, part, split)
+    splits = {
+        name: ClassSplit.from_dict(origin["split"])
+        for name, origin in origins.items()
+        if origin.get("split") and _trained_on(origin) == dataset.name
+    }
+    names = list(splits)
+    for name in names[1:]:
+        if getattr(splits[name], part, None) != getattr(splits[names[0]], part, None):
+            raise UserError(
+                f"--images: {names[0]} and {name} were trained with different {part} classes of "
+                f"{dataset.name}; expected sets that can be scored on the same ones. Score each "
+                "by itself"
+            )
+    return dataset, part_rows(dataset, part, splits[names[0]] if names else None)
+
+
+def _trained_on(origin: Mapping[str, Any]) -> str | None:
+    return origin.get("config", {}).get("dataset", {}).get("name")
 
 
 def batched(images: Sequence[Any], size: int = BATCH) -> Iterator[Sequence[Any]]:

@@ -49,7 +49,7 @@ class RetrievalIndex:
 
 
 def retrieval_index(
-    options: Any, image_size: int, origin: dict[str, Any] | None, display: Display
+    options: Any, image_size: int, origins: dict[str, dict[str, Any]], display: Display
 ) -> RetrievalIndex:
     """The fine-tuned network and its index, from the cache where they were made before.
 
@@ -58,7 +58,7 @@ def retrieval_index(
             ``learning_rate``, ``cache``.
         image_size: of the generated images; all are resized to the largest size up to it that the
             teacher's pools can halve.
-        origin: of the model whose training classes count; None takes the data set's list.
+        origins: of the models whose training classes count, see `reference_rows`.
         display: shows progress.
 
     Raises:
@@ -67,7 +67,7 @@ def retrieval_index(
     teacher = load_teacher(options.teacher, options.plan)
     step = 1 << teacher.plan.pools
     image_size = max(step, image_size // step * step)
-    dataset, rows = reference_rows(options.reference, "train", origin)
+    dataset, rows = reference_rows(options.reference, "train", origins)
     config = DatasetConfig(
         name=dataset.name, root=options.reference, image_size=image_size, cache=options.cache
     )

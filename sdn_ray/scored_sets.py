@@ -82,21 +82,9 @@ def image_entries(given: Sequence[str]) -> list[Entry]:
     return entries
 
 
-def common_origin(entries: Sequence[Entry], part: str) -> dict[str, Any] | None:
-    """What is known of the run behind the entries, whose split of classes counts for all.
-
-    Raises:
-        UserError: when two of them were trained on different splits.
-    """
-    known = [(entry, origin) for entry in entries if (origin := entry.origin()).get("split")]
-    for entry, origin in known[1:]:
-        first, other = known[0]
-        if origin["split"][part] != other["split"][part]:
-            raise UserError(
-                f"--images: {first.name} and {entry.name} were trained with different {part} "
-                "classes; expected sets that can be scored on the same ones. Score each by itself"
-            )
-    return known[0][1] if known else None
+def origins_of(entries: Sequence[Entry]) -> dict[str, dict[str, Any]]:
+    """What is known of the run behind each entry, by its name."""
+    return {entry.name: entry.origin() for entry in entries}
 
 
 @dataclass(frozen=True)

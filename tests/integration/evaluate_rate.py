@@ -45,7 +45,8 @@ def main() -> None:
 
 def _plain_loop(options: argparse.Namespace) -> float:
     """images/s in this process."""
-    _, rows = reference_rows(options.reference, "test", load_model(options.model).origin)
+    origins = {"model": load_model(options.model).origin}
+    _, rows = reference_rows(options.reference, "test", origins)
     real = RealImages.of(rows)
     one = open_set(model_entry(str(options.model)), real, None)
     size = len(one.images)
