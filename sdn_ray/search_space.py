@@ -16,6 +16,7 @@ from sdn_ray.errors import UserError
 
 TOTAL_EPOCHS, STAGE_FRACTION = "total_epochs", "stage_one_fraction"
 SCHEME, DIVERSE = "distillation.scheme", "sdn_diverse"
+_SHARED = ("dataset.", "teacher.", "text.")
 _FACTORS = "distillation.weight_factors."
 _RANGES = ("loguniform", "uniform", "int")
 _KINDS = (*_RANGES, "choice", "grid")
@@ -148,6 +149,11 @@ def read_search_space(path: Path) -> SearchSpace:
             continue
         if name not in known and not name.startswith(_FACTORS) and name != STAGE_FRACTION:
             raise UserError(f"{where}: is no option of a trial; expected {_near(name, known)}")
+        if name.startswith(_SHARED):
+            raise UserError(
+                f"{where}: belongs to the data that all trials of a study share; expected an "
+                "option of generator, distillation, training or the seed. Run a study for each"
+            )
         parameters.append(Parameter(name, *_distribution(where, content), line))
     return _checked(SearchSpace(path, tuple(parameters), total_epochs))
 

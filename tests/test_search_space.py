@@ -84,6 +84,7 @@ def test_a_grid_is_every_combination(space):
         ("seed: {int: [0, 1]}\n\nsead: {int: [0, 1]}", "line 3: sead: is no option.*seed"),
         ("tracking.uri: {choice: [a]}", "line 1: tracking.uri: is no option of a trial"),
         ("seed: {int: [0, 1]}\nseed: {int: [0, 1]}", "line 2: seed: found twice"),
+        ("text.epochs: {int: [1, 9]}", "line 1: text.epochs: belongs to the data that all trials"),
         ("seed: 3", "line 1: seed: found 3, expected one of loguniform"),
         ("seed: {normal: [0, 1]}", "line 1: seed: found {'normal': .*expected one of"),
         ("seed: {int: [0]}", r"line 1: seed: int: found \[0\], expected two whole numbers"),
