@@ -52,15 +52,16 @@ def main(arguments: Sequence[str]) -> int:
     with Display() as display, ExitStack() as stack:
         real = _real_images(options, entries, display)
         sets = [open_set(entry, real, options.captions_per_image) for entry in entries]
-        sets = [_usable(one, real, options, display) for one in sets]
+        left_out = [_left_out(one, real, options, display) for one in sets]
+        sets = [one for one, _ in left_out]
         gathered = [
             stack.enter_context(SetScores(len(one.images), options.splits, options.seed))
             for one in sets
         ]
         score_sets(sets, gathered, real, _classifier_settings(options), options.workers, display)
         reports = [
-            set_report(one.name, found, classifier, options)
-            for one, found in zip(sets, gathered, strict=True)
+            set_report(one.name, found, classifier, options, reasons)
+            for (one, reasons), found in zip(left_out, gathered, strict=True)
         ]
     print_reports(reports)
     if output:
@@ -90,7 +91,11 @@ def _parser() -> ArgumentParser:
     add("--classifier", type=str, default=INCEPTION, help="NAME or NAME:WEIGHTS.")
     add("--splits", type=int, default=10, help="Splits of the classifier score.")
     add("--seed", type=int, default=0, help="Of the shuffle before the splits.")
-    add("--skip_bad", type=bool, default=False, help="Leave bad images out.")
+    add(
+        *("--skip_bad", "--skip-bad"),
+        **{"type": bool, "nargs": "?", "const": True, "default": False},
+        help="Leave bad images out, and report them.",
+    )
     add("--output", type=str, help="JSON file for the scores.")
     add("--workers", type=int, help="Processes that score. Default: one a GPU, else one a CPU.")
     return parser
@@ -133,21 +138,23 @@ def _real_images(options: Any, entries: Sequence[Entry], display: Display) -> Re
     return RealImages.of(rows)
 
 
-def _usable(one: ScoredSet, real: RealImages | None, options: Any, display: Display) -> ScoredSet:
-    """The part of a set that is scored: at most --limit images, none of them bad."""
+def _left_out(
+    one: ScoredSet, real: RealImages | None, options: Any, display: Display
+) -> tuple[ScoredSet, list[str]]:
+    """The part of a set that is scored, at most --limit images, and why others are left out."""
     one = replace(one, images=one.images[: options.limit])
     check_splits(len(one.images), options.splits, one.name)
-    one, left_out = usable(
+    one, reasons = usable(
         one,
         real,
         skip_bad=options.skip_bad,
         workers=options.workers,
         on_progress=display.progress,
     )
-    for reason in left_out:
+    for reason in reasons:
         display.line(f"left out {reason}")
     check_splits(len(one.images), options.splits, f"{one.name}, without bad images")
-    return one
+    return one, reasons
 
 
 def score_sets(

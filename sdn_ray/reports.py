@@ -30,6 +30,7 @@ class SetReport:
     real_images: int
     real_scores: dict[str, float]  # of the real images, at the same count and splits
     kid_subset: int | None  # images of each of the 100 subsets
+    left_out: list[str]  # why bad images are not among them
 
     def metrics(self) -> dict[str, float]:
         """The scores under the names that MLflow shows."""
@@ -38,7 +39,9 @@ class SetReport:
         return counts | {f"evaluate/{name}": v for name, v in self.scores.items()} | real
 
 
-def set_report(name: str, found: SetScores, classifier: Classifier, options: Any) -> SetReport:
+def set_report(
+    name: str, found: SetScores, classifier: Classifier, options: Any, left_out: list[str]
+) -> SetReport:
     """Put the gathered sums of a set into figures.
 
     Args:
@@ -46,6 +49,7 @@ def set_report(name: str, found: SetScores, classifier: Classifier, options: Any
         found: its sums.
         classifier: that made them.
         options: of the command: ``reference`` and ``split``.
+        left_out: the reasons for bad images.
     """
     scores = _score_entries(found.classifier_score(), classifier)
     real_scores = _score_entries(found.classifier_score("real"), classifier)
@@ -69,6 +73,7 @@ def set_report(name: str, found: SetScores, classifier: Classifier, options: Any
         real_images=len(pairs),
         real_scores=real_scores,
         kid_subset=distances.kid_subset if distances else None,
+        left_out=left_out,
     )
 
 

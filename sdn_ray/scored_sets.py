@@ -173,7 +173,7 @@ def usable(
         on_progress(f"decoding {one.name}", checked, len(rows))
     if bad and not skip_bad:
         more = f" (and {len(bad) - 1} more such images)" if len(bad) > 1 else ""
-        raise UserError(f"{bad[min(bad)]}{more}. Use --skip_bad true to leave such images out")
+        raise UserError(f"{bad[min(bad)]}{more}. Use --skip_bad to leave such images out")
     kept = renumbered(image for image in one.images if image.index not in bad)
     return replace(one, images=kept), list(dict.fromkeys(bad[index] for index in sorted(bad)))
 

@@ -20,6 +20,7 @@ def report(name, size, score, real, images=60, real_images=20):
         real_images=real_images,
         real_scores=real,
         kid_subset=20,
+        left_out=[],
     )
 
 

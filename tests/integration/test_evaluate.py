@@ -145,8 +145,9 @@ def test_bad_images_are_named_or_left_out(generated, reference, squeezenet, tmp_
     Image.new("L", (32, 32)).save(grey)
     with pytest.raises(UserError, match=r"00007\.png: does not decode.*1 more such.*--skip_bad"):
         scores_of(tmp_path, squeezenet, *options)
-    [report] = scores_of(tmp_path, squeezenet, *options, "--skip_bad", "true").values()
+    [report] = scores_of(tmp_path, squeezenet, *options, "--skip-bad").values()
     assert (report["images"], report["real_images"]) == (58, 20)
+    assert [reason.partition(".png")[0][-5:] for reason in report["left_out"]] == ["00007", "00030"]
     printed = " ".join(capsys.readouterr().out.split())
     assert "left out" in printed
     assert "00030.png: found an image of mode L, expected RGB" in printed
