@@ -16,6 +16,7 @@ from sdn_ray.data.image_sets import read_real
 from sdn_ray.export import load_model
 from sdn_ray.files import write_text
 from sdn_ray.metrics.evaluation import spread
+from sdn_ray.models.drawing import draw_images
 from sdn_ray.pictures import comparison_rows
 from sdn_ray.search_space import SCHEME
 from sdn_ray.tracking import Recorder
@@ -110,7 +111,6 @@ def _picture(path: Any, shared: StudyJob, groups: dict[Cell, list[FrozenTrial]])
     columns = [[read_real(row.image_path, size, size) for row in rows]]
     for trials in groups.values():
         model = load_model(shared.trial_folder(trials[0].number) / "model")
-        drawn = np.concatenate(list(model.draw(captions)))
-        columns.append([samples[i % len(samples)] for i, samples in enumerate(drawn)])
+        columns.append(np.concatenate(list(draw_images(model.generator, model.embed(captions)))))
     headers = ["real", *map(_label, groups)]
     comparison_rows(path, captions, headers, list(zip(*columns, strict=True)))

@@ -66,7 +66,6 @@ def main(arguments: Sequence[str]) -> int:
     settings = {
         "model": str(folder),
         "output": str(output),
-        "samples": options.samples,
         "parquet": options.format == "parquet",
     }
     if not all(path.exists() for path in {image.path for image in images}):
@@ -241,13 +240,12 @@ class ImageWriter(BatchWorker):
     Args:
         model: folder.
         output: folder.
-        samples: of each caption.
         parquet: a batch is a shard, not one PNG an image.
     """
 
-    def __init__(self, model: str, output: str, samples: int, parquet: bool) -> None:
+    def __init__(self, model: str, output: str, parquet: bool) -> None:
         self._model = load_model(Path(model)).to(actor_device())
-        self._output, self._samples, self._parquet = Path(output), samples, parquet
+        self._output, self._parquet = Path(output), parquet
 
     def __call__(self, rows: list[Row]) -> int:
         """Write a batch; the number of images that are there now."""

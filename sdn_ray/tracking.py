@@ -7,6 +7,7 @@ import sqlite3
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from sdn_ray.config import TrackingConfig, absolute
 from sdn_ray.errors import UserError
 from sdn_ray.export import TrackedRun
+from sdn_ray.files import write_text
 
 DEFAULT_STORE = Path("runs") / "mlflow.db"
 _SQLITE = "sqlite:///"
+_NOTE = "mlflow.json"
 _MAX_PARAM_LENGTH = 500
 _QUICK = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
 
@@ -82,6 +85,17 @@ def start_run(
     for start in range(0, len(entries), 100):
         client.log_batch(run.info.run_id, params=entries[start : start + 100])
     return TrackedRun(uri, experiment_id, run.info.run_id)
+
+
+def noted_run(folder: Path) -> TrackedRun | None:
+    """The MLflow run of a run, study or trial folder, if it has begun one."""
+    path = folder / _NOTE
+    return TrackedRun(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
+
+
+def note_run(folder: Path, run: TrackedRun) -> None:
+    """Keep in a folder which MLflow run is its own."""
+    write_text(folder / _NOTE, json.dumps(asdict(run)))
 
 
 class Recorder:

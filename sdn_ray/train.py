@@ -45,7 +45,14 @@ from sdn_ray.export import TrackedRun
 from sdn_ray.files import write_text
 from sdn_ray.models.classifiers import load_classifier
 from sdn_ray.prepare import prepare_images, prepare_teacher, prepare_text, read_dataset
-from sdn_ray.tracking import Recorder, flatten, open_experiment, start_run
+from sdn_ray.tracking import (
+    Recorder,
+    flatten,
+    note_run,
+    noted_run,
+    open_experiment,
+    start_run,
+)
 from sdn_ray.worker import TEST_SPLITS, TrainingJob, Worker, read_metrics
 
 DESCRIPTION = (
@@ -70,14 +77,14 @@ def main(arguments: Sequence[str]) -> int:
         load_classifier(config.evaluation.classifier)  # its errors belong here, not in a worker
     start_ray()
     resources = worker_resources(config.training)
-    tracked = _tracked_run(run) if resumed else None
+    tracked = noted_run(run) if resumed else None
     if tracked is None:
         run.mkdir(parents=True, exist_ok=True)
         write_text(run / "config.yaml", to_yaml(config))
         name = config.tracking.run_name or run.name
         tags = {"sdn_ray.command": "train", "sdn_ray.scheme": config.distillation.scheme}
         tracked = start_run(uri, experiment, name, flatten(asdict(config)), tags)
-        write_text(run / "mlflow.json", json.dumps(asdict(tracked)))
+        note_run(run, tracked)
     recorder = Recorder(tracked)
     recorder.status("RUNNING")
     try:
@@ -127,11 +134,6 @@ def _read_arguments(arguments: Sequence[str]) -> tuple[ExperimentConfig, Path, b
             f"To go on with a run there, use --resume {run}"
         )
     return with_absolute_paths(experiment_from(options)), run, False
-
-
-def _tracked_run(run: Path) -> TrackedRun | None:
-    path = run / "mlflow.json"
-    return TrackedRun(**json.loads(path.read_text())) if path.exists() else None
 
 
 def _train(

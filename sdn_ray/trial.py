@@ -1,6 +1,5 @@
 """One trial of a search: the training loop in the trial's own process, or Ray Train inside it."""
 
-import json
 import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -18,7 +17,7 @@ from sdn_ray.export import TrackedRun
 from sdn_ray.files import write_text
 from sdn_ray.search_space import SearchSpace
 from sdn_ray.study import OBJECTIVE, REASON, RUNG
-from sdn_ray.tracking import flatten, start_run
+from sdn_ray.tracking import flatten, note_run, noted_run, start_run
 from sdn_ray.worker import TrainingJob, Worker, config_stages, read_metrics
 
 
@@ -96,9 +95,9 @@ def _child_run(
     study: StudyJob, number: int, values: dict[str, Any], config: ExperimentConfig, run: Path
 ) -> TrackedRun:
     """The trial's MLflow run beneath the study's; the same one when the trial goes on."""
-    note = run / "mlflow.json"
-    if note.exists():
-        return TrackedRun(**json.loads(note.read_text(encoding="utf-8")))
+    earlier = noted_run(run)
+    if earlier is not None:
+        return earlier
     tags = {
         "mlflow.parentRunId": study.parent.run_id,
         "sdn_ray.command": "tune",
@@ -113,7 +112,7 @@ def _child_run(
         flatten(asdict(config)) | searched,
         tags,
     )
-    write_text(note, json.dumps(asdict(tracked)))
+    note_run(run, tracked)
     return tracked
 
 

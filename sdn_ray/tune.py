@@ -50,7 +50,14 @@ from sdn_ray.study import (
     pictures,
     trials_left,
 )
-from sdn_ray.tracking import Recorder, flatten, open_experiment, start_run
+from sdn_ray.tracking import (
+    Recorder,
+    flatten,
+    note_run,
+    noted_run,
+    open_experiment,
+    start_run,
+)
 from sdn_ray.trial import StudyJob, run_trial
 from sdn_ray.worker import TrainingJob
 
@@ -278,13 +285,13 @@ def _trial_resources(settings: dict[str, Any]) -> dict[str, float]:
 
 def _parent_run(plan: StudyPlan, uri: str, experiment: str) -> TrackedRun:
     """The study's MLflow run, under which its trials stand."""
-    note = plan.folder / "mlflow.json"
-    if note.exists():
-        return TrackedRun(**json.loads(note.read_text(encoding="utf-8")))
+    earlier = noted_run(plan.folder)
+    if earlier is not None:
+        return earlier
     params = flatten(asdict(plan.config)) | flatten({"study": plan.settings})
     tags = {"sdn_ray.command": "tune", "sdn_ray.space": plan.space.path.name}
     tracked = start_run(uri, experiment, plan.folder.name, params, tags)
-    write_text(note, json.dumps(asdict(tracked)))
+    note_run(plan.folder, tracked)
     Recorder(tracked).file(plan.folder / "space.yaml")
     return tracked
 
@@ -364,10 +371,10 @@ _STATUS = {
 
 def _record_end(shared: StudyJob, trial: FrozenTrial) -> None:
     """Tell MLflow how a trial ended."""
-    note = shared.trial_folder(trial.number) / "mlflow.json"
-    if not note.exists():
+    tracked = noted_run(shared.trial_folder(trial.number))
+    if tracked is None:
         return
-    recorder = Recorder(TrackedRun(**json.loads(note.read_text(encoding="utf-8"))))
+    recorder = Recorder(tracked)
     tags = {"sdn_ray.status": trial.state.name.lower()}
     if REASON in trial.user_attrs:
         tags["sdn_ray.reason"] = trial.user_attrs[REASON]
