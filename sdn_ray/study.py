@@ -11,6 +11,7 @@ from typing import Any
 
 import optuna
 from optuna.pruners import BasePruner, NopPruner, SuccessiveHalvingPruner
+from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
@@ -20,16 +21,27 @@ from sdn_ray.files import replacing
 from sdn_ray.search_space import SearchSpace
 
 OBJECTIVE, RUNG, REASON = "objective", "final_stage_epoch", "reason"
+SAMPLERS = ("tpe", "random")
+_FIRST_RANDOM = 10  # trials before TPE has something to go by
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
 
 def open_study(
-    name: str, storage: str, *, maximise: bool, seed: int, prune: bool, concurrent: int
+    name: str,
+    storage: str,
+    *,
+    maximise: bool,
+    sampler: str,
+    seed: int,
+    trials: int,
+    prune: bool,
+    concurrent: int,
 ) -> optuna.Study:
     """The study of that name in an Optuna storage, made where it is missing.
 
-    The sampler is TPE. Pruning is asynchronous successive halving (ASHA) over the epochs of the
-    last stage alone: a trial that is still in stage one has nothing to be compared by.
+    The sampler is `tpe` or `random`; a third of the trials, at most ten, are drawn at random before
+    TPE has something to go by. Pruning is asynchronous successive halving (ASHA) over the epochs of
+    the last stage alone: a trial that is still in stage one has nothing to be compared by.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)  # every trial has a line of ours
     pruner: BasePruner = NopPruner()
@@ -40,8 +52,17 @@ def open_study(
         storage=storage,
         load_if_exists=True,
         direction="maximize" if maximise else "minimize",
-        sampler=optuna.samplers.TPESampler(seed=seed, constant_liar=concurrent > 1),
+        sampler=_sampler(sampler, seed, trials, concurrent),
         pruner=pruner,
+    )
+
+
+def _sampler(name: str, seed: int, trials: int, concurrent: int) -> BaseSampler:
+    if name == "random":
+        return optuna.samplers.RandomSampler(seed=seed)
+    first = min(_FIRST_RANDOM, max(1, trials // 3))
+    return optuna.samplers.TPESampler(
+        seed=seed, n_startup_trials=first, constant_liar=concurrent > 1
     )
 
 

@@ -23,6 +23,7 @@ from sdn_ray.command import run_command
 from sdn_ray.config import (
     DEFAULT_CONFIG,
     ExperimentConfig,
+    TrainingConfig,
     absolute,
     experiment_from,
     experiment_parser,
@@ -43,6 +44,7 @@ from sdn_ray.search_space import SearchSpace, read_search_space
 from sdn_ray.study import (
     OBJECTIVE,
     REASON,
+    SAMPLERS,
     StudyPruner,
     StudySearch,
     enqueue_grid,
@@ -83,7 +85,7 @@ def main(arguments: Sequence[str]) -> int:
     dataset = read_dataset(config.dataset)
     split = _split(config, dataset, settings["score_test"])
     start_ray()
-    resources = _trial_resources(settings)
+    resources = _trial_resources(settings, config.training)
     trials = len(space.grid()) if space.is_grid else settings["trials"]
     if not resumed:
         plan.write()
@@ -91,7 +93,9 @@ def main(arguments: Sequence[str]) -> int:
         plan.folder.name,
         settings["storage"],
         maximise=maximise,
+        sampler=settings["sampler"],
         seed=config.seed,
+        trials=trials,
         prune=settings["prune"] and not space.is_grid,
         concurrent=settings["concurrent"],
     )
@@ -156,6 +160,7 @@ def _read_arguments(arguments: Sequence[str]) -> tuple[StudyPlan, bool]:
         help="Of a grid (an ablation, not a search): "
         "score every trial on the test classes, and end in their table.",
     )
+    add("--sampler", type=str, default="tpe", help=f"{' or '.join(SAMPLERS)}.")
     add("--prune", type=bool, default=True, help="End trials early that promise little (ASHA).")
     names = [argument.partition("=")[0] for argument in arguments]
     if not {"--config", "--resume"} & set(names):
@@ -167,6 +172,8 @@ def _read_arguments(arguments: Sequence[str]) -> tuple[StudyPlan, bool]:
         raise UserError(
             "--space: found none, expected a file such as search_spaces/quickstart.yaml"
         )
+    if options.sampler not in SAMPLERS:
+        raise UserError(f"--sampler: found {options.sampler}, expected {' or '.join(SAMPLERS)}")
     for name, least in (("trials", 1), ("concurrent", 1)):
         if options[name] < least:
             raise UserError(f"--{name}: found {options[name]}, expected at least {least}")
@@ -183,6 +190,7 @@ def _read_arguments(arguments: Sequence[str]) -> tuple[StudyPlan, bool]:
         "concurrent": options.concurrent,
         "gpus_per_trial": options.gpus_per_trial,
         "storage": options.storage or f"sqlite:///{folder}/study.db",
+        "sampler": options.sampler,
         "prune": options.prune,
         "score_test": options.score_test,
     }
@@ -258,7 +266,7 @@ def _split(config: ExperimentConfig, dataset: CaptionedDataset, score_test: bool
     return split if score_test else replace(split, test=())
 
 
-def _trial_resources(settings: dict[str, Any]) -> dict[str, float]:
+def _trial_resources(settings: dict[str, Any], training: TrainingConfig) -> dict[str, float]:
     """What each trial reserves: its share of the CPUs, and of the GPUs where there are any.
 
     Raises:
@@ -266,7 +274,7 @@ def _trial_resources(settings: dict[str, Any]) -> dict[str, float]:
     """
     total = ray.cluster_resources()
     cpus, gpus = int(total.get("CPU", 0)), total.get("GPU", 0)
-    share = cpus // settings["concurrent"]
+    share = training.cpus_per_worker or cpus // settings["concurrent"]
     if not share:
         raise UserError(
             f"--concurrent: found {settings['concurrent']}, but the cluster has {cpus} CPUs; each "

@@ -24,7 +24,8 @@ def space(tmp_path):
 @pytest.fixture
 def study(tmp_path):
     def opened(**options):
-        settings = {"maximise": True, "seed": 0, "prune": True, "concurrent": 1} | options
+        settings = {"maximise": True, "sampler": "tpe", "seed": 0, "trials": 6, "prune": True}
+        settings |= {"concurrent": 1} | options
         return open_study("mine", f"sqlite:///{tmp_path}/study.db", **settings)
 
     return opened
@@ -35,12 +36,14 @@ def end(search, trial_id, value):
 
 
 def test_one_seed_draws_the_same_trials_again(tmp_path, space):
-    def drawn(name):
+    def drawn(name, sampler="tpe"):
         study = open_study(
             name,
             f"sqlite:///{tmp_path}/{name}.db",
             maximise=True,
+            sampler=sampler,
             seed=3,
+            trials=12,
             prune=False,
             concurrent=1,
         )
@@ -51,7 +54,12 @@ def test_one_seed_draws_the_same_trials_again(tmp_path, space):
             end(search, str(number), sum(values[-1].values()))
         return values
 
-    assert drawn("a") == drawn("b")
+    first = drawn("a")
+    assert first == drawn("b")
+    # A third at random, as the random sampler draws them; from there TPE goes by what it found.
+    at_random = drawn("c", "random")
+    assert at_random[:4] == first[:4]
+    assert at_random[4] != first[4]
 
 
 def test_a_search_that_was_cut_off_goes_on_with_what_is_left(study, space):
