@@ -45,44 +45,62 @@ def start_ray() -> None:
     logging.getLogger("ray.data").setLevel(logging.ERROR)
 
 
-def worker_resources(config: TrainingConfig) -> dict[str, float]:
+def worker_resources(
+    config: TrainingConfig, *, trials: int = 1, gpus_per_worker: float | None = None
+) -> dict[str, float]:
     """What each training worker reserves: CPU and GPU.
+
+    Args:
+        config: how many workers there are, and on what.
+        trials: trainings that run at a time, among whom the cluster is shared equally.
+        gpus_per_worker: such as 0.5. Default: 1 where the cluster has enough of them.
 
     Raises:
         UserError: when the cluster can never meet it.
     """
-    total = ray.cluster_resources()
-    cpus, gpus = int(total.get("CPU", 0)), int(total.get("GPU", 0))
-    use_gpu = config.device == "gpu" or (config.device == "auto" and gpus >= config.workers)
-    if use_gpu and gpus < config.workers:
-        raise UserError(
-            f"training.device: `gpu` with training.workers {config.workers} needs as many GPUs, "
-            f"but the cluster has {gpus}"
-        )
-    if config.workers > cpus:
-        raise UserError(
-            f"training.workers: found {config.workers}, but the cluster has {cpus} CPUs; each "
-            "worker needs at least one"
-        )
+    workers = config.workers * trials
+    asked = f"training.workers: found {config.workers}"
+    if trials > 1:
+        asked += f" in each of {trials} trials at a time (--concurrent)"
     # A worker lives on one node, so the nodes count, not their sum.
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    most = _most_resources(nodes)
+    cpus, gpus = int(most.get("CPU", 0)), most.get("GPU", 0)
+    wanted = gpus_per_worker or 1
+    use_gpu = gpus_per_worker != 0 and config.device != "cpu" and gpus >= workers * wanted
+    if not use_gpu and (config.device == "gpu" or gpus_per_worker):
+        raise UserError(f"{asked}, {wanted:g} GPUs each, but the cluster has {gpus:g} GPUs")
+    if workers > cpus:
+        raise UserError(f"{asked}, but the cluster has {cpus} CPUs; each worker needs at least one")
 
     def fits(share: int) -> bool:
-        places = [int(node.get("CPU", 0)) // share for node in nodes]
+        places = [int(node.get("CPU", 0) // share) for node in nodes]
         if use_gpu:
-            places = [
-                min(p, int(node.get("GPU", 0))) for p, node in zip(places, nodes, strict=True)
-            ]
-        return sum(places) >= config.workers
+            free = [int(node.get("GPU", 0) / wanted) for node in nodes]
+            places = [min(pair) for pair in zip(places, free, strict=True)]
+        return sum(places) >= workers
 
     share = config.cpus_per_worker or next((s for s in range(cpus, 0, -1) if fits(s)), 1)
-    if not fits(share):
+    if not fits(share) and not _grows():
         raise UserError(
-            f"training.cpus_per_worker: {share} for each of {config.workers} workers"
-            + (" with a GPU each" if use_gpu else "")
+            f"training.cpus_per_worker: {share} for each of {workers} workers"
+            + (f" with {wanted:g} GPUs each" if use_gpu else "")
             + f", but the cluster's nodes have {[int(node.get('CPU', 0)) for node in nodes]} CPUs"
         )
-    return {"CPU": share, "GPU": 1} if use_gpu else {"CPU": share}
+    return {"CPU": share, "GPU": wanted} if use_gpu else {"CPU": share}
+
+
+def _most_resources(nodes: list[dict[str, float]]) -> dict[str, float]:
+    """All that the cluster has, or may grow to."""
+    names = {name for node in nodes for name in node}
+    now = {name: sum(node.get(name, 0) for node in nodes) for name in names}
+    later = ray._private.state.state.get_max_resources_from_cluster_config() or {}
+    return {name: max(now.get(name, 0), later.get(name, 0)) for name in names | set(later)}
+
+
+def _grows() -> bool:
+    """Whether an autoscaler may still add nodes."""
+    return bool(ray._private.state.state.get_max_resources_from_cluster_config())
 
 
 @ray.remote(num_cpus=0, max_restarts=0)

@@ -11,7 +11,6 @@ import numpy as np
 import ray
 import torch
 
-from sdn_ray.cluster import Reporter
 from sdn_ray.config import DatasetConfig, ExperimentConfig
 from sdn_ray.data.cub import read_cub
 from sdn_ray.data.decoding import decode_batch
@@ -36,7 +35,9 @@ from sdn_ray.models.teacher import load_teacher
 from sdn_ray.text.char_cnn_rnn import load_text_encoder
 from sdn_ray.text.precomputed import read_precomputed
 from sdn_ray.text.training import CaptionedFeatures, TextEpoch, train_text_encoder
+from sdn_ray.worker import Terminal, TrainingJob
 
+Run = Callable[..., Any]  # calls a function with its arguments, here or elsewhere
 OnProgress = Callable[[str, int, int], None]  # (what, done, total)
 _DECODE_BATCH = 64
 DRAWING_VERSION = 1  # to raise with any change to how the embedded data set is drawn or told
@@ -138,12 +139,38 @@ def _decode_all(
     return bad
 
 
+def prepare_job(
+    config: ExperimentConfig,
+    images: PreparedImages,
+    split: ClassSplit,
+    run: Run,
+    reporter: Terminal,
+) -> TrainingJob:
+    """What a training needs beside the images: the teacher and the captions' embeddings.
+
+    The job has no folder and no MLflow run yet.
+
+    Args:
+        config: the experiment.
+        images: as `prepare_images` gives them.
+        split: by class; the encoder and a fitted teacher see the training classes alone.
+        run: where the work is done: `on_ray` or `here`.
+        reporter: where progress is shown.
+
+    Raises:
+        UserError: when weights or embeddings cannot be had or do not fit the data set.
+    """
+    teacher = prepare_teacher(config, images, split, run, reporter)
+    captions, encoder = prepare_text(config, images, split, teacher, run, reporter)
+    return TrainingJob(config, Path(), images, captions, split, teacher, encoder, None)
+
+
 def prepare_teacher(
     config: ExperimentConfig,
     images: PreparedImages,
     split: ClassSplit,
-    resources: dict[str, float],
-    reporter: Reporter,
+    run: Run,
+    reporter: Terminal,
 ) -> Path:
     """The file of the teacher's weights: given, downloaded, or fitted once and cached.
 
@@ -168,8 +195,7 @@ def prepare_teacher(
         return path
     reporter.line(f"teacher: fitting {teacher.plan} as a classifier of the training classes")
     members = images.members(split.train)
-    task = ray_task(_fit_teacher, resources)
-    ray.get(task.remote(config, images, members, path, reporter))
+    run(_fit_teacher, config, images, members, path, reporter)
     return path
 
 
@@ -178,7 +204,7 @@ def _fit_teacher(
     images: PreparedImages,
     members: np.ndarray,
     path: Path,
-    reporter: Reporter,
+    reporter: Terminal,
 ) -> None:
     settings = config.teacher.fit
     class_ids = np.array([images.dataset.rows[i].class_id for i in members])
@@ -211,8 +237,8 @@ def prepare_text(
     images: PreparedImages,
     split: ClassSplit,
     teacher: Path,
-    resources: dict[str, float],
-    reporter: Reporter,
+    run: Run,
+    reporter: Terminal,
 ) -> tuple[CaptionArrays, Path | None]:
     """The embeddings of all captions, and the encoder's file where there is an encoder.
 
@@ -236,11 +262,10 @@ def prepare_text(
             reporter.line(f"text encoder: trained before, taken from {path}")
         else:
             reporter.line("text encoder: training a char-CNN-RNN on the training classes")
-            task = ray_task(_fit_text, resources)
-            ray.get(task.remote(config, images, split, teacher, path, reporter))
+            run(_fit_text, config, images, split, teacher, path, reporter)
     arrays = caption_arrays(images, cache, file_hash(path))
     if not arrays.folder.is_dir():
-        ray.get(ray_task(_embed_captions, resources).remote(images, arrays, path, reporter))
+        run(_embed_captions, images, arrays, path, reporter)
     return arrays, path
 
 
@@ -250,7 +275,7 @@ def _fit_text(
     split: ClassSplit,
     teacher: Path,
     path: Path,
-    reporter: Reporter,
+    reporter: Terminal,
 ) -> None:
     text, device = config.text, task_device()
     network = load_teacher(str(teacher), config.teacher.plan)
@@ -298,7 +323,7 @@ def _fit_text(
 
 
 def _embed_captions(
-    images: PreparedImages, arrays: CaptionArrays, path: Path, reporter: Reporter
+    images: PreparedImages, arrays: CaptionArrays, path: Path, reporter: Terminal
 ) -> None:
     encoder = load_text_encoder(path).to(task_device()).eval()
 
@@ -309,6 +334,20 @@ def _embed_captions(
         )
 
     store_captions(images, arrays, embed)
+
+
+def on_ray(resources: dict[str, float]) -> Run:
+    """Work is done by Ray tasks with the resources of one training worker."""
+
+    def run(function: Callable[..., Any], *arguments: Any) -> Any:
+        return ray.get(ray_task(function, resources).remote(*arguments))
+
+    return run
+
+
+def here(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Work is done in this process, which has its resources already."""
+    return function(*arguments)
 
 
 def ray_task(function: Callable[..., Any], resources: dict[str, float]) -> Any:

@@ -16,7 +16,14 @@ from sdn_ray.errors import UserError
 
 TOTAL_EPOCHS, STAGE_FRACTION = "total_epochs", "stage_one_fraction"
 SCHEME, DIVERSE = "distillation.scheme", "sdn_diverse"
-_SHARED = ("dataset.", "teacher.", "text.")
+PREPARED = ("teacher.", "text.")  # options by which trials differ in what they are taught by
+_SHARED = {  # options that no trial has of its own, and why
+    "dataset.": "which classes and sizes the objective is measured on",
+    "evaluation.": "how the objective is measured",
+    "training.workers": "what all trials reserve",
+    "training.device": "what all trials reserve",
+    "training.cpus_per_worker": "what all trials reserve",
+}
 _FACTORS = "distillation.weight_factors."
 _RANGES = ("loguniform", "uniform", "int")
 _KINDS = (*_RANGES, "choice", "grid")
@@ -58,6 +65,10 @@ class SearchSpace:
     def is_grid(self) -> bool:
         """Whether every combination is tried, rather than drawn."""
         return self.parameters[0].kind == "grid"
+
+    def varies(self, *prefixes: str) -> bool:
+        """Whether trials differ in an option that begins so."""
+        return any(parameter.name.startswith(prefixes) for parameter in self.parameters)
 
     def suggest(self, trial: optuna.Trial) -> dict[str, Any]:
         """Values for all parameters from an Optuna trial."""
@@ -110,11 +121,11 @@ class SearchSpace:
         Raises:
             UserError: naming the line of the first parameter that the experiment cannot have.
         """
-        middle = {parameter.name: parameter.values[0] for parameter in self.parameters}
+        first, _ = self.corners()
         for parameter in self.parameters:
             for value in parameter.values:
                 try:
-                    self.apply(config, middle | {parameter.name: value})
+                    self.apply(config, first | {parameter.name: value})
                 except UserError as error:
                     raise UserError(
                         f"{self.path}, line {parameter.line}: {parameter.name} cannot be {value}: "
@@ -149,10 +160,11 @@ def read_search_space(path: Path) -> SearchSpace:
             continue
         if name not in known and not name.startswith(_FACTORS) and name != STAGE_FRACTION:
             raise UserError(f"{where}: is no option of a trial; expected {_near(name, known)}")
-        if name.startswith(_SHARED):
+        shared = next((why for prefix, why in _SHARED.items() if name.startswith(prefix)), None)
+        if shared:
             raise UserError(
-                f"{where}: belongs to the data that all trials of a study share; expected an "
-                "option of generator, distillation, training or the seed. Run a study for each"
+                f"{where}: settles {shared}, which trials of one study must have in common to be "
+                "compared; expected another option. Run a study for each"
             )
         parameters.append(Parameter(name, *_distribution(where, content), line))
     return _checked(SearchSpace(path, tuple(parameters), total_epochs))

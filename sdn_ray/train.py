@@ -1,19 +1,13 @@
 """python -m sdn_ray.train: from captioned images to a trained generator, on Ray Train."""
 
 import json
-import logging
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
-import ray
 import ray.train
-import torch
-from ray.train import FailureConfig, RunConfig, ScalingConfig
-from ray.train.torch import TorchTrainer, get_device
 from rich.table import Table
 
 from sdn_ray.checks import check_experiment
@@ -39,12 +33,12 @@ from sdn_ray.config import (
 )
 from sdn_ray.data.rows import CaptionedDataset
 from sdn_ray.data.splits import ClassSplit, split_classes
-from sdn_ray.distillation.loop import DivergedError
+from sdn_ray.distributed import fit
 from sdn_ray.errors import Interrupted, UserError
 from sdn_ray.export import TrackedRun
 from sdn_ray.files import write_text
 from sdn_ray.models.classifiers import load_classifier
-from sdn_ray.prepare import prepare_images, prepare_teacher, prepare_text, read_dataset
+from sdn_ray.prepare import on_ray, prepare_images, prepare_job, read_dataset
 from sdn_ray.tracking import (
     Recorder,
     flatten,
@@ -53,7 +47,7 @@ from sdn_ray.tracking import (
     open_experiment,
     start_run,
 )
-from sdn_ray.worker import TEST_SPLITS, TrainingJob, Worker, read_metrics
+from sdn_ray.worker import TEST_SPLITS, TrainingJob, read_metrics
 
 DESCRIPTION = (
     "Train a Symmetrical Distillation Network. Without --config it runs jobs/quickstart.yaml: the "
@@ -161,13 +155,17 @@ def _train(
     reporter = Reporter(monitor)
 
     def prepare() -> TrainingJob:
-        teacher = prepare_teacher(config, images, split, resources, reporter)
-        captions, encoder = prepare_text(config, images, split, teacher, resources, reporter)
-        return TrainingJob(config, run, images, captions, split, teacher, encoder, tracked)
+        job = prepare_job(config, images, split, on_ray(resources), reporter)
+        return replace(job, run=run, tracked=tracked)
 
     job = watch(prepare, monitor, display, checkpoints=False)
     display.line(f"prepared in {time.perf_counter() - began:.0f} s; starting the workers")
-    return watch(lambda: fit(job, resources, reporter), monitor, display, checkpoints=True)
+    failures = config.training.max_failures
+
+    def train() -> bool:
+        return fit(job, resources, reporter, (run.name, ""), max_failures=failures)
+
+    return watch(train, monitor, display, checkpoints=True)
 
 
 def _check_sizes(config: ExperimentConfig, train_images: int, test_images: int) -> None:
@@ -183,56 +181,6 @@ def _check_sizes(config: ExperimentConfig, train_images: int, test_images: int) 
             f"evaluation.score_test: found {test_images} test images, expected at least {least}; "
             "use more, or --evaluation.score_test false"
         )
-
-
-def fit(job: TrainingJob, resources: dict[str, float], reporter: Reporter) -> bool:
-    """Run a job's workers under Ray Train; whether it came to the end."""
-    training = job.config.training
-    trainer = TorchTrainer(
-        _train_loop,
-        # A reference: Ray Train's controller would otherwise import all that a job refers to.
-        train_loop_config={"job": ray.put((job, reporter)), "cpus": resources["CPU"]},
-        scaling_config=ScalingConfig(
-            num_workers=training.workers,
-            use_gpu="GPU" in resources,
-            resources_per_worker=resources,
-        ),
-        run_config=RunConfig(
-            # Ray Train's own records; the run's checkpoints are written by the workers, whole or
-            # not at all, which Ray's snapshot of its checkpoints is not.
-            name="ray_train",
-            storage_path=str(job.run),
-            failure_config=FailureConfig(max_failures=training.max_failures),
-        ),
-    )
-    trainer.fit()
-    return (job.run / "model").is_dir()
-
-
-def _train_loop(settings: dict[str, Any]) -> None:
-    logging.getLogger("ray.train").setLevel(logging.WARNING)
-    context = ray.train.get_context()
-    device = get_device()
-    if device.type == "cpu":
-        torch.set_num_threads(max(1, int(settings["cpus"])))
-    job, reporter = ray.get(settings["job"])
-    world_size = context.get_world_size()
-    try:
-        Worker(
-            job,
-            reporter,
-            ray.train.report,
-            rank=context.get_world_rank(),
-            world_size=world_size,
-            device=str(device),
-        ).run()
-    except DivergedError as error:
-        # All workers stop at the same step, and starting them again would change nothing.
-        reporter.fail(str(error))
-    except UserError as error:
-        reporter.fail(str(error))
-        if world_size > 1:
-            raise  # the others wait for this one, and only Ray can end them
 
 
 def _summarise(run: Path, uri: str) -> None:

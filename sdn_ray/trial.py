@@ -1,21 +1,23 @@
 """One trial of a search: the training loop in the trial's own process, or Ray Train inside it."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import ray
+import ray.train
 import ray.tune
 import torch
+from ray.tune.integration.ray_train import TuneReportCallback
 
 from sdn_ray.config import ExperimentConfig, to_yaml
-from sdn_ray.distillation.loop import DivergedError
-from sdn_ray.errors import UserError
+from sdn_ray.distributed import HOPELESS, fit, reason_of
 from sdn_ray.export import TrackedRun
 from sdn_ray.files import write_text
-from sdn_ray.search_space import SearchSpace
+from sdn_ray.gauges import Gauges
+from sdn_ray.prepare import here, on_ray, prepare_job
+from sdn_ray.search_space import PREPARED, SearchSpace
 from sdn_ray.study import OBJECTIVE, REASON, RUNG
 from sdn_ray.tracking import flatten, note_run, noted_run, start_run
 from sdn_ray.worker import TrainingJob, Worker, config_stages, read_metrics
@@ -31,6 +33,7 @@ class StudyJob:
     job: TrainingJob  # with the prepared data
     objective: str  # the name of the metric
     parent: TrackedRun  # the study's MLflow run
+    resources: dict[str, float]  # of each of a trial's workers
     score_test: bool = False  # an ablation: every trial is scored on the test classes at its end
 
     def trial_folder(self, number: int) -> Path:
@@ -42,21 +45,54 @@ class StudyJob:
         return self.space.apply(self.config, values)
 
 
-class SilentTerminal:
-    """A trial's progress goes to Tune and MLflow; its lines to the trial's log."""
+class TrialLog:
+    """A trial's progress goes to Tune and MLflow; its lines, and why it failed, to its folder."""
 
     stop_wanted = False
 
-    def __init__(self, log: Path) -> None:
-        self._log = log
+    def __init__(self, run: Path) -> None:
+        self._run = run
+
+    @property
+    def _error(self) -> Path:
+        return self._run / "error.txt"
 
     def line(self, text: str) -> None:
         """Append a line to the log."""
-        with self._log.open("a", encoding="utf-8") as file:
+        with (self._run / "log.txt").open("a", encoding="utf-8") as file:
             file.write(text + "\n")
 
     def progress(self, what: str, done: int, total: int, detail: str = "") -> None:
         """Nothing: epochs are reported."""
+
+    def fail(self, text: str) -> None:
+        """Keep the reason."""
+        write_text(self._error, text + "\n")
+
+    def forget_failure(self) -> None:
+        """Start anew after an attempt that failed."""
+        self._error.unlink(missing_ok=True)
+
+    @property
+    def failure(self) -> str | None:
+        """Why the trial cannot go on, if it cannot."""
+        return self._error.read_text(encoding="utf-8").strip() if self._error.exists() else None
+
+
+@dataclass(frozen=True)
+class TrialSummary:
+    """Turns a worker's metrics of an epoch into what Tune is told."""
+
+    objective: str  # the name of the metric
+    epochs_before: int  # of all stages but the last
+
+    def __call__(self, metrics: Mapping[str, Any]) -> dict[str, Any]:
+        """What Tune is told; only the first worker measures the objective, and it is heard."""
+        rung = max(0, metrics["epoch"] - self.epochs_before)
+        kept = {name: metrics[name] for name in ("epoch", "stage", "loss") if name in metrics}
+        if self.objective in metrics:
+            kept[OBJECTIVE] = metrics[self.objective]
+        return kept | {RUNG: rung}
 
 
 def run_trial(trial: dict[str, Any], study: StudyJob) -> None:
@@ -76,19 +112,61 @@ def run_trial(trial: dict[str, Any], study: StudyJob) -> None:
     run.mkdir(parents=True, exist_ok=True)
     write_text(run / "config.yaml", to_yaml(config))
     tracked = _child_run(study, number, values, config, run)
-    job = replace(study.job, config=config, run=run, tracked=tracked)
-    torch.set_num_threads(max(1, int(os.environ.get("OMP_NUM_THREADS", 1))))
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    report = _reporter(study, config)
+    log = TrialLog(run)
+    log.forget_failure()
     try:
-        Worker(job, SilentTerminal(run / "log.txt"), report, device=device).run()
-    except (DivergedError, UserError, torch.OutOfMemoryError, MemoryError) as error:
-        reason = str(error) or type(error).__name__
-        write_text(run / "error.txt", reason + "\n")
-        ray.tune.report({REASON: reason})
+        job = _trial_job(study, config, log)
+        _train(replace(job, run=run, tracked=tracked), study, log, number)
+    except HOPELESS as error:
+        log.fail(reason_of(error))
+    if log.failure:
+        ray.tune.report({REASON: log.failure})
         return
     last = read_metrics(run)[-1]
     ray.tune.report({OBJECTIVE: last[study.objective], REASON: ""})
+
+
+def _trial_job(study: StudyJob, config: ExperimentConfig, log: TrialLog) -> TrainingJob:
+    """The study's job, or one of the trial's own where it has another teacher or encoder."""
+    shared = study.job
+    if not study.space.varies(*PREPARED):
+        return replace(shared, config=config)
+    place = here if config.training.workers == 1 else on_ray(study.resources)
+    # What another trial has prepared is in the cache by now.
+    return prepare_job(config, shared.images, shared.split, place, log)
+
+
+def _train(job: TrainingJob, study: StudyJob, log: TrialLog, number: int) -> None:
+    """Train in the trial's own process; with several workers, by Ray Train inside it."""
+    before = sum(stage.epochs for stage in config_stages(job.config)[:-1])
+    summary = TrialSummary(study.objective, before)
+    gauges = (study.folder.name, str(number))
+    if job.config.training.workers > 1:
+        callbacks = [TuneReportCallback()]
+        try:
+            # A worker that dies ends the attempt, and Tune starts the trial again from its
+            # checkpoint: one place that counts failures.
+            fit(
+                job,
+                study.resources,
+                log,
+                gauges,
+                max_failures=0,
+                summary=summary,
+                callbacks=callbacks,
+            )
+        except ray.train.TrainingFailedError:
+            if log.failure is None:
+                raise
+        return
+    # A second set of processes would cost its start.
+    torch.set_num_threads(max(1, int(os.environ.get("OMP_NUM_THREADS", 1))))
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+
+    def report(metrics: dict[str, Any]) -> None:
+        ray.tune.report(summary(metrics))
+
+    Worker(job, log, report, Gauges(*gauges), device=device).run()
 
 
 def _child_run(
@@ -114,22 +192,3 @@ def _child_run(
     )
     note_run(run, tracked)
     return tracked
-
-
-def _reporter(study: StudyJob, config: ExperimentConfig) -> Callable[[dict[str, Any]], None]:
-    """Turns a worker's metrics of an epoch into what Tune is told."""
-    stages = config_stages(config)
-    before = sum(stage.epochs for stage in stages[:-1])
-
-    def report(metrics: dict[str, Any]) -> None:
-        ray.tune.report(
-            {
-                OBJECTIVE: metrics[study.objective],
-                RUNG: max(0, metrics["epoch"] - before),
-                "epoch": metrics["epoch"],
-                "stage": metrics["stage"],
-                "loss": metrics["loss"],
-            }
-        )
-
-    return report

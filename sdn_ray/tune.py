@@ -12,18 +12,23 @@ from typing import Any
 import optuna
 import ray
 import ray.tune
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 from ray.tune import FailureConfig, RunConfig, TuneConfig, Tuner
-from rich.table import Table
 
 from sdn_ray.ablation import ablation
 from sdn_ray.checks import check_experiment
-from sdn_ray.cluster import Display, Monitor, Reporter, start_ray, watch
-from sdn_ray.command import run_command
+from sdn_ray.cluster import (
+    Display,
+    Monitor,
+    Reporter,
+    start_ray,
+    watch,
+    worker_resources,
+)
+from sdn_ray.command import check_at_least, run_command
 from sdn_ray.config import (
     DEFAULT_CONFIG,
     ExperimentConfig,
-    TrainingConfig,
     absolute,
     experiment_from,
     experiment_parser,
@@ -39,19 +44,17 @@ from sdn_ray.export import TrackedRun
 from sdn_ray.files import write_text
 from sdn_ray.metrics.classifier_score import score_name
 from sdn_ray.metrics.evaluation import PERCEPTUAL
-from sdn_ray.prepare import prepare_images, prepare_teacher, prepare_text, read_dataset
+from sdn_ray.prepare import on_ray, prepare_images, prepare_job, read_dataset
 from sdn_ray.search_space import SearchSpace, read_search_space
 from sdn_ray.study import (
-    OBJECTIVE,
-    REASON,
     SAMPLERS,
     StudyPruner,
     StudySearch,
     enqueue_grid,
     open_study,
-    pictures,
     trials_left,
 )
+from sdn_ray.study_report import end_line, record_end, summarise
 from sdn_ray.tracking import (
     Recorder,
     flatten,
@@ -69,7 +72,6 @@ DESCRIPTION = (
     "classes; the test classes are never looked at."
 )
 OBJECTIVES = ("classifier_score", PERCEPTUAL)
-_SHOWN = 10  # trials in the table
 _RETRIES = 2  # of a trial whose process or node dies
 
 
@@ -79,13 +81,22 @@ def main(arguments: Sequence[str]) -> int:
     config, space, settings = plan.config, plan.space, plan.settings
     space.check(config)
     for values in space.grid() if space.is_grid else space.corners():
-        _check_trial(space.apply(config, values))
+        check_experiment(space.apply(config, values))
     objective, maximise = _objective(config, settings["objective"])
+    if space.varies("teacher.") and not maximise:
+        raise UserError(
+            f"--objective: {PERCEPTUAL} is measured by the teacher, which {space.path} varies; "
+            "expected classifier_score"
+        )
     uri, experiment = open_experiment(config.tracking)
     dataset = read_dataset(config.dataset)
     split = _split(config, dataset, settings["score_test"])
     start_ray()
-    resources = _trial_resources(settings, config.training)
+    resources = worker_resources(
+        config.training,
+        trials=settings["concurrent"],
+        gpus_per_worker=settings["gpus_per_worker"],
+    )
     trials = len(space.grid()) if space.is_grid else settings["trials"]
     if not resumed:
         plan.write()
@@ -108,7 +119,14 @@ def main(arguments: Sequence[str]) -> int:
         with Display() as display:
             job = _prepare(config, dataset, split, resources, display)
             shared = StudyJob(
-                plan.folder, space, config, job, objective, parent, settings["score_test"]
+                plan.folder,
+                space,
+                config,
+                job,
+                objective,
+                parent,
+                resources,
+                settings["score_test"],
             )
             _search(study, shared, trials, settings["concurrent"], resources, display)
     except (Interrupted, KeyboardInterrupt):
@@ -118,7 +136,7 @@ def main(arguments: Sequence[str]) -> int:
     except BaseException:
         recorder.status("FAILED")
         raise
-    _summarise(study, shared, recorder)
+    summarise(study, shared, recorder)
     if shared.score_test:
         ablation(study, shared, recorder)
     recorder.status("FINISHED")
@@ -132,7 +150,7 @@ class StudyPlan:
     folder: Path
     config: ExperimentConfig
     space: SearchSpace
-    settings: dict[str, Any]  # objective, trials, concurrent, gpus_per_trial, storage, prune
+    settings: dict[str, Any]  # objective, trials, concurrent, gpus_per_worker, storage, prune
 
     def write(self) -> None:
         """Keep the plan in the study's folder."""
@@ -151,7 +169,11 @@ def _read_arguments(arguments: Sequence[str]) -> tuple[StudyPlan, bool]:
     add("--resume", type=str, help="Study folder to go on with.")
     add("--objective", type=str, help=f"{' or '.join(OBJECTIVES)}, of validation images.")
     add("--concurrent", type=int, default=1, help="Trials at a time; CPUs are shared equally.")
-    add("--gpus_per_trial", type=float, help="Such as 0.5. Default: 1 where there are GPUs.")
+    add(
+        "--gpus_per_worker",
+        type=float,
+        help="Of each trial's workers, such as 0.5. Default: 1 where there are enough GPUs.",
+    )
     add("--storage", type=str, help="Optuna URL. Default: a SQLite file in the study folder.")
     add(
         "--score_test",
@@ -174,9 +196,12 @@ def _read_arguments(arguments: Sequence[str]) -> tuple[StudyPlan, bool]:
         )
     if options.sampler not in SAMPLERS:
         raise UserError(f"--sampler: found {options.sampler}, expected {' or '.join(SAMPLERS)}")
-    for name, least in (("trials", 1), ("concurrent", 1)):
-        if options[name] < least:
-            raise UserError(f"--{name}: found {options[name]}, expected at least {least}")
+    check_at_least(options, trials=1, concurrent=1)
+    share = options.gpus_per_worker
+    if share is not None and (share < 0 or (share > 1 and share % 1)):
+        raise UserError(
+            f"--gpus_per_worker: found {share}, expected 0, a fraction of 1, or a whole number"
+        )
     default = Path("runs") / f"tune-{datetime.now():%Y%m%d-%H%M%S}"
     folder = Path(absolute(options.output or str(default), "--output"))
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -188,7 +213,7 @@ def _read_arguments(arguments: Sequence[str]) -> tuple[StudyPlan, bool]:
         "objective": options.objective,
         "trials": options.trials,
         "concurrent": options.concurrent,
-        "gpus_per_trial": options.gpus_per_trial,
+        "gpus_per_worker": options.gpus_per_worker,
         "storage": options.storage or f"sqlite:///{folder}/study.db",
         "sampler": options.sampler,
         "prune": options.prune,
@@ -220,16 +245,6 @@ def _resumed(folder: str, names: Sequence[str]) -> StudyPlan:
         read_search_space(path / "space.yaml"),
         json.loads((path / "study.json").read_text(encoding="utf-8")),
     )
-
-
-def _check_trial(config: ExperimentConfig) -> None:
-    """Refuse a trial that could not run."""
-    check_experiment(config)
-    if config.training.workers > 1:
-        raise UserError(
-            f"training.workers: found {config.training.workers}; a trial trains in its own "
-            "process, expected 1"
-        )
 
 
 def _objective(config: ExperimentConfig, wanted: str | None) -> tuple[str, bool]:
@@ -266,31 +281,6 @@ def _split(config: ExperimentConfig, dataset: CaptionedDataset, score_test: bool
     return split if score_test else replace(split, test=())
 
 
-def _trial_resources(settings: dict[str, Any], training: TrainingConfig) -> dict[str, float]:
-    """What each trial reserves: its share of the CPUs, and of the GPUs where there are any.
-
-    Raises:
-        UserError: when the cluster can never meet it.
-    """
-    total = ray.cluster_resources()
-    cpus, gpus = int(total.get("CPU", 0)), total.get("GPU", 0)
-    share = training.cpus_per_worker or cpus // settings["concurrent"]
-    if not share:
-        raise UserError(
-            f"--concurrent: found {settings['concurrent']}, but the cluster has {cpus} CPUs; each "
-            "trial needs at least one"
-        )
-    wanted = settings["gpus_per_trial"]
-    if wanted is None:
-        wanted = 1 if gpus >= settings["concurrent"] else 0
-    if wanted * settings["concurrent"] > gpus:
-        raise UserError(
-            f"--gpus_per_trial: found {wanted} for each of {settings['concurrent']} trials at a "
-            f"time, but the cluster has {gpus:g} GPUs"
-        )
-    return {"CPU": share, "GPU": wanted} if wanted else {"CPU": share}
-
-
 def _parent_run(plan: StudyPlan, uri: str, experiment: str) -> TrackedRun:
     """The study's MLflow run, under which its trials stand."""
     earlier = noted_run(plan.folder)
@@ -317,9 +307,7 @@ def _prepare(
     reporter = Reporter(monitor)
 
     def prepare() -> TrainingJob:
-        teacher = prepare_teacher(config, images, split, resources, reporter)
-        captions, encoder = prepare_text(config, images, split, teacher, resources, reporter)
-        return TrainingJob(config, Path(), images, captions, split, teacher, encoder, None)
+        return prepare_job(config, images, split, on_ray(resources), reporter)
 
     job = watch(prepare, monitor, display, checkpoints=False)
     ray.kill(monitor)
@@ -341,15 +329,18 @@ def _search(
     display.line(f"{trials - left} of {trials} trials done before, {left} to go")
 
     def on_end(trial: FrozenTrial) -> None:
-        _record_end(shared, trial)
-        display.line(_end_line(trial))
+        record_end(shared, trial)
+        display.line(end_line(trial))
         display.progress("trials", trials - trials_left(study, trials), trials)
 
     search = StudySearch(study, shared.space, trials, on_end)
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # `verbose=0` silences the older one alone
+    one_worker = shared.config.training.workers == 1
     trainable = ray.tune.with_resources(
         ray.tune.with_parameters(run_trial, study=shared),
-        {"cpu": resources["CPU"], "gpu": resources.get("GPU", 0)},
+        # With several workers the trial's own process only waits for them. Tune reserves nothing
+        # less than one byte.
+        {"cpu": resources["CPU"], "gpu": resources.get("GPU", 0)} if one_worker else {"memory": 1},
     )
     Tuner(
         trainable,
@@ -358,7 +349,9 @@ def _search(
             scheduler=StudyPruner(search),
             num_samples=left,
             max_concurrent_trials=concurrent,
-            reuse_actors=True,
+            # Where a pruned trial waits for workers of its own, only the end of its process ends
+            # them.
+            reuse_actors=one_worker,
         ),
         run_config=RunConfig(
             # Tune's own records; the study and the trials' folders are what counts.
@@ -368,65 +361,6 @@ def _search(
             verbose=0,
         ),
     ).fit()
-
-
-_STATUS = {
-    TrialState.COMPLETE: "FINISHED",
-    TrialState.PRUNED: "KILLED",
-    TrialState.FAIL: "FAILED",
-}
-
-
-def _record_end(shared: StudyJob, trial: FrozenTrial) -> None:
-    """Tell MLflow how a trial ended."""
-    tracked = noted_run(shared.trial_folder(trial.number))
-    if tracked is None:
-        return
-    recorder = Recorder(tracked)
-    tags = {"sdn_ray.status": trial.state.name.lower()}
-    if REASON in trial.user_attrs:
-        tags["sdn_ray.reason"] = trial.user_attrs[REASON]
-    recorder.tags(tags)
-    if trial.value is not None:
-        recorder.metrics({OBJECTIVE: trial.value}, 0)
-    recorder.status(_STATUS[trial.state])
-
-
-def _end_line(trial: FrozenTrial) -> str:
-    values = ", ".join(f"{name.rpartition('.')[2]} {_short(v)}" for name, v in trial.params.items())
-    result = {
-        TrialState.COMPLETE: f"{trial.value:.4g}" if trial.value is not None else "",
-        TrialState.PRUNED: f"pruned after epoch {trial.last_step} of its last stage",
-        TrialState.FAIL: f"failed: {trial.user_attrs.get(REASON)}",
-    }[trial.state]
-    return f"trial {trial.number}: {result} ({values})"
-
-
-def _short(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
-
-
-def _summarise(study: optuna.Study, shared: StudyJob, recorder: Recorder) -> None:
-    """The table of the best trials, the best one as a runnable file, and the pictures."""
-    complete = study.get_trials(states=(TrialState.COMPLETE,))
-    display = Display()
-    if not complete:
-        raise UserError(f"no trial of {shared.folder} came to its end; see trials/*/error.txt")
-    reverse = study.direction == optuna.study.StudyDirection.MAXIMIZE
-    best = sorted(complete, key=lambda trial: trial.value or 0, reverse=reverse)
-    names = [parameter.name for parameter in shared.space.parameters]
-    title = f"{shared.folder.name}: {shared.objective} of {len(complete)} finished trials"
-    table = Table("trial", "objective", *(name.rpartition(".")[2] for name in names), title=title)
-    for trial in best[:_SHOWN]:
-        cells = (_short(trial.params[name]) for name in names)
-        table.add_row(str(trial.number), f"{trial.value:.4f}", *cells)
-    display.console.print(table)
-    path = shared.folder / "best.yaml"
-    write_text(path, to_yaml(shared.trial_config(best[0].params)))
-    for file in (path, *pictures(study, shared.folder)):
-        recorder.file(file)
-    display.line(f"best:  python -m sdn_ray.train --config {path}")
-    display.line(f"study: {shared.folder}")
 
 
 if __name__ == "__main__":

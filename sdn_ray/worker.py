@@ -126,6 +126,7 @@ class Worker:
         job: what to train.
         terminal: where progress is shown.
         report: called by every worker with the metrics of each epoch.
+        measure: called by rank 0 with the latest steps.
         rank: of this worker.
         world_size: number of workers.
         device: of this worker.
@@ -136,12 +137,14 @@ class Worker:
         job: TrainingJob,
         terminal: Terminal,
         report: Callable[[dict[str, Any]], None],
+        measure: Callable[[ProgressReport], None],
         *,
         rank: int = 0,
         world_size: int = 1,
         device: str = "cpu",
     ) -> None:
-        self.job, self.config, self.terminal, self.report = job, job.config, terminal, report
+        self.job, self.config, self.terminal = job, job.config, terminal
+        self.report, self.measure = report, measure
         self.rank, self.world_size, self.device = rank, world_size, device
         self.train_data = job.captions.encoded(job.images, job.split.train)
         self.recorder = Recorder(job.tracked, terminal.line) if rank == 0 and job.tracked else None
@@ -263,6 +266,7 @@ class Worker:
 
     def _on_progress(self, report: ProgressReport) -> bool:
         if self.rank == 0:
+            self.measure(report)
             self.terminal.progress(
                 f"{report.stage.name} epoch {report.epoch + 1}/{report.stage.epochs}",
                 report.steps_done,

@@ -14,6 +14,7 @@ from PIL import Image
 from sdn_ray import tune
 from sdn_ray.config import read_experiment
 from sdn_ray.errors import UserError
+from sdn_ray.files import file_hash
 from tests.integration.small import wait_for, write_config
 
 ROOT = Path(__file__).parents[2]
@@ -141,6 +142,20 @@ def test_table_3_is_a_grid_that_is_scored_on_the_test_classes(config, tmp_path):
     assert "Image space loss" in log.read_text()
 
 
+def test_trials_of_two_workers_with_encoders_of_their_own(config, tmp_path):
+    """Ray Train runs inside each trial; text options vary, so each prepares what it needs."""
+    (tmp_path / "space.yaml").write_text("text.epochs: {grid: [1, 2]}\n")
+    study, log = tmp_path / "study", tmp_path / "log"
+    options = ["--config", config, "--training.workers", 2, "--distillation.stage_two.epochs", 1]
+    run(*options, "--space", tmp_path / "space.yaml", "--output", study, log=log)
+    found = trials(study)
+    assert [trial.state for trial in found] == [TrialState.COMPLETE] * 2
+    assert [sorted(trial.intermediate_values) for trial in found] == [[1], [1]]
+    encoders = {file_hash(path) for path in study.glob("trials/*/model/text_encoder.safetensors")}
+    assert len(encoders) == 2
+    assert found[0].value != found[1].value
+
+
 def test_what_cannot_be_searched_is_one_clear_error(config, tmp_path):
     def refused(*arguments):
         with pytest.raises(UserError) as error:
@@ -159,7 +174,7 @@ def test_what_cannot_be_searched_is_one_clear_error(config, tmp_path):
     assert "dataset.validation_classes: found 0" in refused(
         *options, "--dataset.validation_classes", 0
     )
-    assert "training.workers: found 2" in refused(*options, "--training.workers", 2)
+    assert "training.workers: found 3" in refused(*options, "--training.workers", 3)
     assert "expected a space of `grid`" in refused(*options, "--score_test", "true")
     assert "has no config.yaml" in refused("--resume", tmp_path)
     space.write_text("distillation.weight_factors.conv9: {uniform: [0, 1]}\n")

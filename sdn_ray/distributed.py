@@ -1,0 +1,112 @@
+"""Ray Train around the training loop: one worker or many, for a run or within a trial."""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import ray
+import ray.train
+import torch
+from ray.train import FailureConfig, RunConfig, ScalingConfig, UserCallback
+from ray.train.torch import TorchTrainer, get_device
+
+from sdn_ray.distillation.loop import DivergedError
+from sdn_ray.errors import UserError
+from sdn_ray.gauges import Gauges
+from sdn_ray.worker import Terminal, TrainingJob, Worker
+
+# What spoils a training for good: starting it again would change nothing.
+HOPELESS = (DivergedError, UserError, torch.OutOfMemoryError, MemoryError)
+
+
+class Reporting(Terminal, Protocol):
+    """A worker's way to whoever awaits it; it travels to the worker by pickle."""
+
+    def fail(self, text: str) -> None:
+        """Leave word why the training cannot go on; returns once it is kept."""
+
+
+def reason_of(error: BaseException) -> str:
+    """Why a training is spoilt, in one line."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return f"out of memory: {text}"
+    return text
+
+
+def all_metrics(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Report an epoch as it is."""
+    return dict(metrics)
+
+
+def fit(
+    job: TrainingJob,
+    resources: dict[str, float],
+    reporter: Reporting,
+    gauges: tuple[str, str],
+    *,
+    max_failures: int,
+    summary: Callable[[Mapping[str, Any]], dict[str, Any]] = all_metrics,
+    callbacks: Sequence[UserCallback] = (),
+) -> bool:
+    """Run a job's workers under Ray Train; whether it came to the end.
+
+    Args:
+        job: what to train.
+        resources: of each worker.
+        reporter: where the workers' lines, progress and reasons to fail go.
+        gauges: the run's and the trial's name in the dashboard.
+        max_failures: how many deaths of workers to recover from.
+        summary: turns a worker's metrics of an epoch into what is reported to Ray.
+        callbacks: of Ray Train.
+    """
+    settings = {
+        # A reference: Ray Train's controller would otherwise import all that a job refers to.
+        "work": ray.put((job, reporter, gauges, summary)),
+        "cpus": resources["CPU"],
+    }
+    trainer = TorchTrainer(
+        _train_loop,
+        train_loop_config=settings,
+        scaling_config=ScalingConfig(
+            num_workers=job.config.training.workers,
+            use_gpu="GPU" in resources,
+            resources_per_worker=resources,
+        ),
+        run_config=RunConfig(
+            # Ray Train's own records; the run's checkpoints are written by the workers, whole or
+            # not at all, which Ray's snapshot of its checkpoints is not.
+            name="ray_train",
+            storage_path=str(job.run),
+            failure_config=FailureConfig(max_failures=max_failures),
+            callbacks=list(callbacks),
+        ),
+    )
+    trainer.fit()
+    return (job.run / "model").is_dir()
+
+
+def _train_loop(settings: dict[str, Any]) -> None:
+    logging.getLogger("ray.train").setLevel(logging.WARNING)
+    context = ray.train.get_context()
+    device = get_device()
+    if device.type == "cpu":
+        torch.set_num_threads(max(1, int(settings["cpus"])))
+    job, reporter, gauges, summary = ray.get(settings["work"])
+    world_size = context.get_world_size()
+    try:
+        Worker(
+            job,
+            reporter,
+            lambda metrics: ray.train.report(summary(metrics)),
+            Gauges(*gauges),
+            rank=context.get_world_rank(),
+            world_size=world_size,
+            device=str(device),
+        ).run()
+    except HOPELESS as error:
+        reporter.fail(reason_of(error))
+        # All workers diverge at the same step. Of another failure the others do not know: they
+        # wait for this one, and only Ray can end them.
+        if world_size > 1 and not isinstance(error, DivergedError):
+            raise

@@ -1,0 +1,75 @@
+"""How a study ends, trial by trial and as a whole: lines, MLflow, table, pictures, best config."""
+
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+from rich.table import Table
+
+from sdn_ray.cluster import Display
+from sdn_ray.config import to_yaml
+from sdn_ray.errors import UserError
+from sdn_ray.files import write_text
+from sdn_ray.study import OBJECTIVE, REASON, pictures
+from sdn_ray.tracking import Recorder, noted_run
+from sdn_ray.trial import StudyJob
+
+_SHOWN = 10  # trials in the table
+_STATUS = {
+    TrialState.COMPLETE: "FINISHED",
+    TrialState.PRUNED: "KILLED",
+    TrialState.FAIL: "FAILED",
+}
+
+
+def record_end(shared: StudyJob, trial: FrozenTrial) -> None:
+    """Tell MLflow how a trial ended."""
+    tracked = noted_run(shared.trial_folder(trial.number))
+    if tracked is None:
+        return
+    recorder = Recorder(tracked)
+    tags = {"sdn_ray.status": trial.state.name.lower()}
+    if REASON in trial.user_attrs:
+        tags["sdn_ray.reason"] = trial.user_attrs[REASON]
+    recorder.tags(tags)
+    if trial.value is not None:
+        recorder.metrics({OBJECTIVE: trial.value}, 0)
+    recorder.status(_STATUS[trial.state])
+
+
+def end_line(trial: FrozenTrial) -> str:
+    """How a trial ended, in a line."""
+    values = ", ".join(f"{name.rpartition('.')[2]} {_short(v)}" for name, v in trial.params.items())
+    result = {
+        TrialState.COMPLETE: f"{trial.value:.4g}" if trial.value is not None else "",
+        TrialState.PRUNED: f"pruned after epoch {trial.last_step} of its last stage",
+        TrialState.FAIL: f"failed: {trial.user_attrs.get(REASON)}",
+    }[trial.state]
+    return f"trial {trial.number}: {result} ({values})"
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def summarise(study: optuna.Study, shared: StudyJob, recorder: Recorder) -> None:
+    """The table of the best trials, the best one as a runnable file, and the pictures."""
+    complete = study.get_trials(states=(TrialState.COMPLETE,))
+    display = Display()
+    if not complete:
+        raise UserError(f"no trial of {shared.folder} came to its end; see trials/*/error.txt")
+    reverse = study.direction == optuna.study.StudyDirection.MAXIMIZE
+    best = sorted(complete, key=lambda trial: trial.value or 0, reverse=reverse)
+    names = [parameter.name for parameter in shared.space.parameters]
+    title = f"{shared.folder.name}: {shared.objective} of {len(complete)} finished trials"
+    table = Table("trial", "objective", *(name.rpartition(".")[2] for name in names), title=title)
+    for trial in best[:_SHOWN]:
+        cells = (_short(trial.params[name]) for name in names)
+        table.add_row(str(trial.number), f"{trial.value:.4f}", *cells)
+    display.console.print(table)
+    path = shared.folder / "best.yaml"
+    write_text(path, to_yaml(shared.trial_config(best[0].params)))
+    for file in (path, *pictures(study, shared.folder)):
+        recorder.file(file)
+    display.line(f"best:  python -m sdn_ray.train --config {path}")
+    display.line(f"study: {shared.folder}")
