@@ -2,8 +2,10 @@
 
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
+from sdn_ray.config import absolute
 from sdn_ray.errors import Interrupted, UserError
 
 USER_ERROR, INTERRUPTED = 2, 130
@@ -18,6 +20,35 @@ def check_at_least(options: Any, **least: int) -> None:
     for name, minimum in least.items():
         if options.get(name) is not None and options[name] < minimum:
             raise UserError(f"--{name}: found {options[name]}, expected at least {minimum}")
+
+
+def new_folder(output: str) -> Path:
+    """The folder of --output, for something new.
+
+    Raises:
+        UserError: when something is there.
+    """
+    folder = Path(absolute(output, "--output"))
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(
+            f"--output: {folder} already holds files; expected a new or empty folder. "
+            f"To go on with what is there, use --resume {folder}"
+        )
+    return folder
+
+
+def refuse_others(names: Sequence[str], *allowed: str) -> None:
+    """Refuse options beside --resume, which would contradict what it goes on with.
+
+    Raises:
+        UserError: naming them.
+    """
+    others = [name for name in names if name.startswith("--") and name not in allowed]
+    if others:
+        raise UserError(
+            f"--resume: found {', '.join(others)} beside it; expected no other option, since the "
+            "folder's own files say everything"
+        )
 
 
 def run_command(main: Callable[[Sequence[str]], int], arguments: Sequence[str] | None) -> int:

@@ -218,9 +218,12 @@ class ExperimentConfig:
 
     Args:
         seed: Of the weights, of the order of the images, of captions and flips.
+        storage: Where checkpoints and the finished model are kept besides the run folder: a URI
+            such as s3://bucket/folder, or a mounted folder.
     """
 
     seed: NonNegativeInt = 0
+    storage: str | None = None
     dataset: DatasetConfig = field(default_factory=DatasetConfig)
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
     text: TextConfig = field(default_factory=TextConfig)
@@ -338,4 +341,12 @@ def with_absolute_paths(config: ExperimentConfig) -> ExperimentConfig:
     if colon:
         file = absolute(file, "evaluation.classifier")
         evaluation = replace(evaluation, classifier=f"{name}:{file}")
-    return replace(config, dataset=dataset, teacher=teacher, text=text, evaluation=evaluation)
+    storage = config.storage if "://" in (config.storage or "") else path(config.storage, "storage")
+    return replace(
+        config,
+        storage=storage,
+        dataset=dataset,
+        teacher=teacher,
+        text=text,
+        evaluation=evaluation,
+    )

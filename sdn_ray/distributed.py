@@ -83,6 +83,9 @@ def fit(
         ),
     )
     trainer.fit()
+    storage = job.storage()
+    if storage:  # the worker may have been on a machine whose folders this one does not see
+        storage.pull(job.run)
     return (job.run / "model").is_dir()
 
 

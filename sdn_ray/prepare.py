@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import ray
 import torch
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from sdn_ray.config import DatasetConfig, ExperimentConfig
 from sdn_ray.data.cub import read_cub
@@ -351,13 +352,18 @@ def here(function: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def ray_task(function: Callable[..., Any], resources: dict[str, float]) -> Any:
-    """A Ray task with the resources of one training worker."""
-    return ray.remote(num_cpus=resources["CPU"], num_gpus=resources.get("GPU", 0))(function)
+    """A Ray task with the resources of one training worker, not taken from its caller's."""
+    return ray.remote(
+        num_cpus=resources["CPU"],
+        num_gpus=resources.get("GPU", 0),
+        scheduling_strategy=PlacementGroupSchedulingStrategy(placement_group=None),
+    )(function)
 
 
 def task_device() -> str:
     """The device of this task; on a CPU, all the cores that it reserved."""
     if ray.get_gpu_ids():
         return "cuda"
-    torch.set_num_threads(max(1, int(ray.get_runtime_context().get_assigned_resources()["CPU"])))
+    assigned = ray.get_runtime_context().get_assigned_resources()
+    torch.set_num_threads(max(1, int(assigned.get("CPU", 1))))
     return "cpu"

@@ -208,7 +208,8 @@ def _option_names() -> set[str]:
     return {
         name
         for name in names(asdict(ExperimentConfig()), "")
-        if not name.startswith("tracking.") and name not in ("dataset.cache", _FACTORS[:-1])
+        if not name.startswith("tracking.")
+        and name not in ("storage", "dataset.cache", _FACTORS[:-1])
     }
 
 

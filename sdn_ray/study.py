@@ -16,14 +16,42 @@ from optuna.trial import FrozenTrial, TrialState
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
+from sqlalchemy.exc import SQLAlchemyError
 
+from sdn_ray.errors import UserError
 from sdn_ray.files import replacing
 from sdn_ray.search_space import SearchSpace
 
 OBJECTIVE, RUNG, REASON = "objective", "final_stage_epoch", "reason"
 SAMPLERS = ("tpe", "random")
+RETRIES = 2  # of a trial whose process or node dies
+_DEATHS = f"{RETRIES + 1} times"
+_ERRORS = "ray_tune/run_trial_*/error.txt"
 _FIRST_RANDOM = 10  # trials before TPE has something to go by
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+
+
+def check_study(name: str, storage: str, *, new: bool) -> None:
+    """Refuse a storage that cannot be used, or that has another study of this name.
+
+    Raises:
+        UserError: naming the storage.
+    """
+    path = storage.removeprefix("sqlite:///")
+    if path != storage and not Path(path).exists():
+        return  # a file that Optuna makes
+    try:
+        names = optuna.get_all_study_names(storage)
+    except (SQLAlchemyError, ImportError, ValueError, RuntimeError) as error:
+        raise UserError(
+            f"--study_storage: {storage} cannot be used ({' '.join(str(error).split())[:300]}); "
+            "expected an Optuna URL such as sqlite:////absolute/study.db"
+        ) from error
+    if new and name in names:
+        raise UserError(
+            f"--study_storage: {storage} has a study {name} already; expected a new name, which is "
+            "the last part of --output"
+        )
 
 
 def open_study(
@@ -136,7 +164,7 @@ class StudySearch(Searcher):
         trial = self._running.pop(trial_id)
         reason = (result or {}).get(REASON) or None
         if error or reason or not result or OBJECTIVE not in result:
-            trial.set_user_attr(REASON, reason or "its process died, see the trial's folder")
+            trial.set_user_attr(REASON, reason or f"it died {_DEATHS}, see {_ERRORS}")
             ended = self._study.tell(trial, state=TrialState.FAIL)
         elif trial_id in self._pruned:
             ended = self._study.tell(trial, state=TrialState.PRUNED)

@@ -19,7 +19,7 @@ from sdn_ray.cluster import (
     watch,
     worker_resources,
 )
-from sdn_ray.command import run_command
+from sdn_ray.command import new_folder, refuse_others, run_command
 from sdn_ray.config import (
     DEFAULT_CONFIG,
     ExperimentConfig,
@@ -39,6 +39,7 @@ from sdn_ray.export import TrackedRun
 from sdn_ray.files import write_text
 from sdn_ray.models.classifiers import load_classifier
 from sdn_ray.prepare import on_ray, prepare_images, prepare_job, read_dataset
+from sdn_ray.storage import RunStorage, stored_run
 from sdn_ray.tracking import (
     Recorder,
     flatten,
@@ -69,6 +70,8 @@ def main(arguments: Sequence[str]) -> int:
     )
     if config.evaluation.classifier:
         load_classifier(config.evaluation.classifier)  # its errors belong here, not in a worker
+    if config.storage:
+        RunStorage(config.storage, run.name).check(new=not resumed)
     start_ray()
     resources = worker_resources(config.training)
     tracked = noted_run(run) if resumed else None
@@ -110,24 +113,32 @@ def _read_arguments(arguments: Sequence[str]) -> tuple[ExperimentConfig, Path, b
         arguments = ["--config", str(DEFAULT_CONFIG), *arguments]
     options = parse(parser, arguments)
     if options.resume is not None:
-        others = [name for name in names if name.startswith("--") and name != "--resume"]
-        if others:
-            raise UserError(
-                f"--resume: found {', '.join(others)} beside it; expected no other option, since "
-                "the run's own config.yaml says everything"
-            )
-        run = Path(absolute(options.resume, "--resume"))
+        stored = "://" in options.resume
+        refuse_others(names, *(("--resume", "--output") if stored else ("--resume",)))
+        if stored:
+            run = _fetched(options.resume, options.output)
+        else:
+            run = Path(absolute(options.resume, "--resume"))
         if not (run / "config.yaml").exists():
             raise UserError(f"--resume: {run} has no config.yaml; expected the folder of a run")
         return read_experiment(run / "config.yaml"), run, True
     default = Path("runs") / f"train-{datetime.now():%Y%m%d-%H%M%S}"
-    run = Path(absolute(options.output or str(default), "--output"))
-    if run.exists() and (not run.is_dir() or any(run.iterdir())):
-        raise UserError(
-            f"--output: {run} already holds files; expected a new or empty folder. "
-            f"To go on with a run there, use --resume {run}"
-        )
+    run = new_folder(options.output or str(default))
     return with_absolute_paths(experiment_from(options)), run, False
+
+
+def _fetched(uri: str, output: str | None) -> Path:
+    """A run folder brought back from its storage."""
+    store, name = stored_run(uri)
+    run = new_folder(output or str(Path("runs") / name))
+    print(f"fetching {uri} into {run}")
+    try:
+        found = RunStorage(store, name).pull(run)
+    except OSError as error:
+        raise UserError(f"--resume: {uri} cannot be read ({error}); expected a run") from error
+    if not found:
+        raise UserError(f"--resume: {uri} holds no run; expected --storage's URI and its name")
+    return run
 
 
 def _train(
@@ -156,7 +167,7 @@ def _train(
 
     def prepare() -> TrainingJob:
         job = prepare_job(config, images, split, on_ray(resources), reporter)
-        return replace(job, run=run, tracked=tracked)
+        return replace(job, run=run, tracked=tracked, name=run.name)
 
     job = watch(prepare, monitor, display, checkpoints=False)
     display.line(f"prepared in {time.perf_counter() - began:.0f} s; starting the workers")

@@ -38,7 +38,11 @@ class StudyJob:
 
     def trial_folder(self, number: int) -> Path:
         """The run folder of a trial."""
-        return self.folder / "trials" / f"{number:04d}"
+        return self.folder.parent / self.trial_name(number)
+
+    def trial_name(self, number: int) -> str:
+        """The run folder of a trial, from where the study's is."""
+        return f"{self.folder.name}/trials/{number:04d}"
 
     def trial_config(self, values: dict[str, Any]) -> ExperimentConfig:
         """The experiment of a trial."""
@@ -116,7 +120,12 @@ def run_trial(trial: dict[str, Any], study: StudyJob) -> None:
     log.forget_failure()
     try:
         job = _trial_job(study, config, log)
-        _train(replace(job, run=run, tracked=tracked), study, log, number)
+        _train(
+            replace(job, run=run, tracked=tracked, name=study.trial_name(number)),
+            study,
+            log,
+            number,
+        )
     except HOPELESS as error:
         log.fail(reason_of(error))
     if log.failure:

@@ -25,7 +25,7 @@ from sdn_ray.cluster import (
     watch,
     worker_resources,
 )
-from sdn_ray.command import check_at_least, run_command
+from sdn_ray.command import check_at_least, new_folder, refuse_others, run_command
 from sdn_ray.config import (
     DEFAULT_CONFIG,
     ExperimentConfig,
@@ -46,10 +46,13 @@ from sdn_ray.metrics.classifier_score import score_name
 from sdn_ray.metrics.evaluation import PERCEPTUAL
 from sdn_ray.prepare import on_ray, prepare_images, prepare_job, read_dataset
 from sdn_ray.search_space import SearchSpace, read_search_space
+from sdn_ray.storage import RunStorage
 from sdn_ray.study import (
+    RETRIES,
     SAMPLERS,
     StudyPruner,
     StudySearch,
+    check_study,
     enqueue_grid,
     open_study,
     trials_left,
@@ -72,7 +75,6 @@ DESCRIPTION = (
     "classes; the test classes are never looked at."
 )
 OBJECTIVES = ("classifier_score", PERCEPTUAL)
-_RETRIES = 2  # of a trial whose process or node dies
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -91,6 +93,9 @@ def main(arguments: Sequence[str]) -> int:
     uri, experiment = open_experiment(config.tracking)
     dataset = read_dataset(config.dataset)
     split = _split(config, dataset, settings["score_test"])
+    check_study(plan.folder.name, settings["study_storage"], new=not resumed)
+    if config.storage:
+        RunStorage(config.storage, plan.folder.name).check(new=not resumed)
     start_ray()
     resources = worker_resources(
         config.training,
@@ -102,7 +107,7 @@ def main(arguments: Sequence[str]) -> int:
         plan.write()
     study = open_study(
         plan.folder.name,
-        settings["storage"],
+        settings["study_storage"],
         maximise=maximise,
         sampler=settings["sampler"],
         seed=config.seed,
@@ -174,7 +179,7 @@ def _read_arguments(arguments: Sequence[str]) -> tuple[StudyPlan, bool]:
         type=float,
         help="Of each trial's workers, such as 0.5. Default: 1 where there are enough GPUs.",
     )
-    add("--storage", type=str, help="Optuna URL. Default: a SQLite file in the study folder.")
+    add("--study_storage", type=str, help="Optuna URL. Default: a SQLite file in --output.")
     add(
         "--score_test",
         type=bool,
@@ -203,18 +208,13 @@ def _read_arguments(arguments: Sequence[str]) -> tuple[StudyPlan, bool]:
             f"--gpus_per_worker: found {share}, expected 0, a fraction of 1, or a whole number"
         )
     default = Path("runs") / f"tune-{datetime.now():%Y%m%d-%H%M%S}"
-    folder = Path(absolute(options.output or str(default), "--output"))
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(
-            f"--output: {folder} already holds files; expected a new or empty folder. To go on "
-            f"with a study there, use --resume {folder}"
-        )
+    folder = new_folder(options.output or str(default))
     settings = {
         "objective": options.objective,
         "trials": options.trials,
         "concurrent": options.concurrent,
         "gpus_per_worker": options.gpus_per_worker,
-        "storage": options.storage or f"sqlite:///{folder}/study.db",
+        "study_storage": options.study_storage or f"sqlite:///{folder}/study.db",
         "sampler": options.sampler,
         "prune": options.prune,
         "score_test": options.score_test,
@@ -230,12 +230,7 @@ def _read_arguments(arguments: Sequence[str]) -> tuple[StudyPlan, bool]:
 
 
 def _resumed(folder: str, names: Sequence[str]) -> StudyPlan:
-    others = [name for name in names if name.startswith("--") and name != "--resume"]
-    if others:
-        raise UserError(
-            f"--resume: found {', '.join(others)} beside it; expected no other option, since the "
-            "study's own files say everything"
-        )
+    refuse_others(names, "--resume")
     path = Path(absolute(folder, "--resume"))
     if not (path / "config.yaml").exists():
         raise UserError(f"--resume: {path} has no config.yaml; expected the folder of a study")
@@ -357,7 +352,7 @@ def _search(
             # Tune's own records; the study and the trials' folders are what counts.
             name="ray_tune",
             storage_path=str(shared.folder),
-            failure_config=FailureConfig(max_failures=_RETRIES),
+            failure_config=FailureConfig(max_failures=RETRIES),
             verbose=0,
         ),
     ).fit()

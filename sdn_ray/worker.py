@@ -48,6 +48,7 @@ from sdn_ray.models.generator import Generator
 from sdn_ray.models.pixels import normalise
 from sdn_ray.models.teacher import Teacher, load_teacher
 from sdn_ray.pictures import captioned_grid, loss_curves
+from sdn_ray.storage import RunStorage
 from sdn_ray.tracking import Recorder
 
 BALANCE_SAMPLE = 256  # training images that `balanced` layer weights are measured on
@@ -66,6 +67,11 @@ class TrainingJob:
     teacher: Path
     text_encoder: Path | None
     tracked: TrackedRun | None
+    name: str = ""  # of the run in its storage
+
+    def storage(self) -> RunStorage | None:
+        """Where the run folder is kept a second time, if it is."""
+        return RunStorage(self.config.storage, self.name) if self.config.storage else None
 
 
 class Terminal(Protocol):
@@ -148,6 +154,7 @@ class Worker:
         self.rank, self.world_size, self.device = rank, world_size, device
         self.train_data = job.captions.encoded(job.images, job.split.train)
         self.recorder = Recorder(job.tracked, terminal.line) if rank == 0 and job.tracked else None
+        self.storage = job.storage() if rank == 0 else None
         self.classifier: Classifier | None = None
         if rank == 0 and self.config.evaluation.classifier:
             self.classifier = load_classifier(self.config.evaluation.classifier, device)
@@ -185,13 +192,27 @@ class Worker:
         finished = distill(run, self.batches, hooks)
         if finished and self.rank == 0:
             self._finish(run.generator)
+        if self.storage:
+            self._store()
+            self._tell_storage_failure(self.storage.settle())
         return finished
+
+    def _store(self) -> None:
+        """Keep the run folder a second time; what fails there costs a warning, not the training."""
+        if self.storage:
+            self._tell_storage_failure(self.storage.push_behind(self.job.run))
+
+    def _tell_storage_failure(self, reason: str | None) -> None:
+        if reason:
+            self.terminal.line(f"storage: {self.job.config.storage} did not take all: {reason}")
 
     def _restore(self) -> Distillation:
         config, options = self.config, self.config.training
         teacher = load_teacher(str(self.job.teacher), config.teacher.plan)
         self._teacher = teacher  # which the run moves to its device and precision
         generator = new_generator(config, teacher, self.train_data.embeddings.shape[1])
+        if self.storage:  # a worker on another machine may not see the folder of the one before it
+            self.storage.pull(self.job.run)
         path = self._agreed(latest_checkpoint(self.job.run / "checkpoints"))
         state = load_checkpoint(path) if path else None
         if state:
@@ -283,6 +304,7 @@ class Worker:
             }
             steps = run.steps_done(len(self.batches))
             save_checkpoint(self.job.run / "checkpoints", state, steps, stage_end)
+            self._store()
 
     def _on_epoch(self, report: EpochReport, generator: Generator) -> None:
         metrics: dict[str, Any] = {"epoch": report.total_epoch, "stage": report.stage.name}

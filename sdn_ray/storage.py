@@ -1,0 +1,160 @@
+"""A second home for a run folder: a mounted path or an object store, which outlives the machine."""
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+from pyarrow import ArrowInvalid
+from pyarrow.fs import FileInfo, FileSelector, FileSystem, FileType, copy_files
+
+from sdn_ray.errors import UserError
+from sdn_ray.files import making_folder
+
+_CHECKPOINTS = "checkpoints"
+# What a run needs to go on, and what it has come to.
+_KEPT = ("*.yaml", "*.json", "*.jsonl", "*.png", "samples/*", f"{_CHECKPOINTS}/checkpoint-*.pt")
+_MODEL, _WHOLE = "model", "model-is-whole"  # the latter is written last
+_PARTIAL = ".partial"
+
+
+class RunStorage:
+    """A copy of one run folder at ``uri``/``name``.
+
+    Args:
+        uri: such as ``s3://bucket/folder`` (``gs://``, ``abfs://``, ``file://``) or a path.
+        name: of the run beneath it.
+
+    Raises:
+        UserError: when the URI names no file system.
+    """
+
+    def __init__(self, uri: str, name: str) -> None:
+        self.uri, self.name = uri, name
+        try:
+            self._remote, root = FileSystem.from_uri(uri)
+        except (ArrowInvalid, OSError, NotImplementedError) as error:
+            raise UserError(
+                f"storage: found {uri} ({error}), expected a folder or a URI such as "
+                "s3://bucket/folder"
+            ) from error
+        self._folder = f"{root.rstrip('/')}/{name}"
+        self._local = FileSystem.from_uri("file:///")[0]
+        self._background = ThreadPoolExecutor(1, "storage")
+        self._pending: Future[None] | None = None
+
+    def check(self, *, new: bool) -> None:
+        """Write and remove a file, before anything depends on it.
+
+        Args:
+            new: whether the store must not know the run yet.
+
+        Raises:
+            UserError: when the store cannot be written, or knows a run that should be new.
+        """
+        probe = f"{self._folder}/.writable"
+        try:
+            self._make_folder(self._folder)
+            with self._remote.open_output_stream(probe) as stream:
+                stream.write(b"")
+            self._remote.delete_file(probe)
+            known = self._list()
+        except OSError as error:
+            reason = " ".join(str(error).split())[:300]
+            raise UserError(
+                f"storage: {self.uri} cannot be written ({reason}); expected a folder or bucket "
+                "that can be, and credentials in the environment"
+            ) from error
+        if new and known:
+            raise UserError(
+                f"storage: {self.uri} already holds a run {self.name}; expected a new name, which "
+                "is the last part of --output"
+            )
+
+    def push(self, run: Path) -> None:
+        """Copy what is new in a run folder, and drop the checkpoints it no longer has.
+
+        Raises:
+            OSError: when the store does not take it.
+        """
+        there = {info.path: info for info in self._list()}
+        whole = (run / _MODEL).is_dir()
+        patterns = (*_KEPT, f"{_MODEL}/*") if whole else _KEPT
+        local = {f"{self._folder}/{p.relative_to(run)}": p for k in patterns for p in run.glob(k)}
+        for target, path in local.items():
+            known = there.get(target)
+            # A checkpoint never changes under its name; all else is small.
+            if known is None or path.suffix != ".pt" or known.size != path.stat().st_size:
+                self._upload(path, target)
+        for path in there:
+            if f"/{_CHECKPOINTS}/" in path and path not in local:
+                self._remote.delete_file(path)
+        if whole:
+            with self._remote.open_output_stream(f"{self._folder}/{_WHOLE}") as stream:
+                stream.write(b"")
+
+    def push_behind(self, run: Path) -> str | None:
+        """Begin `push` while the training goes on, after the last one; why that one failed."""
+        failure = self.settle()
+        self._pending = self._background.submit(self.push, run)
+        return failure
+
+    def settle(self) -> str | None:
+        """Wait for `push_behind`; why it failed, if it did."""
+        pending, self._pending = self._pending, None
+        try:
+            if pending is not None:
+                pending.result()
+        except OSError as error:
+            return " ".join(str(error).split())[:300]
+        return None
+
+    def pull(self, run: Path) -> bool:
+        """Copy what is missing in a run folder from the store; whether the store had anything.
+
+        Raises:
+            OSError: when the store cannot be read.
+        """
+        found = {info.path.removeprefix(f"{self._folder}/"): info.path for info in self._list()}
+        whole = found.pop(_WHOLE, None)
+        model = {name: found.pop(name) for name in list(found) if name.startswith(f"{_MODEL}/")}
+        for name, source in found.items():
+            if not (run / name).exists():
+                self._download(source, run / name)
+        if whole and not (run / _MODEL).is_dir():
+            with making_folder(run / _MODEL) as partial:
+                for name, source in model.items():
+                    self._download(source, partial / Path(name).name)
+        return bool(found)
+
+    def _list(self) -> list[FileInfo]:
+        selector = FileSelector(self._folder, allow_not_found=True, recursive=True)
+        found = self._remote.get_file_info(selector)
+        return [i for i in found if i.type == FileType.File and not i.path.endswith(_PARTIAL)]
+
+    def _make_folder(self, path: str) -> None:
+        # Object stores have no folders; to make one there might make a bucket.
+        if self._remote.type_name == "local":
+            self._remote.create_dir(path, recursive=True)
+
+    def _upload(self, path: Path, target: str) -> None:
+        """An object appears whole; a file of a mounted path is renamed into place."""
+        atomic = self._remote.type_name != "local"
+        self._make_folder(target.rpartition("/")[0])
+        place = target if atomic else target + _PARTIAL
+        files = {"source_filesystem": self._local, "destination_filesystem": self._remote}
+        copy_files(str(path), place, **files)
+        if not atomic:
+            self._remote.move(place, target)
+
+    def _download(self, source: str, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f".{path.name}{_PARTIAL}")
+        files = {"source_filesystem": self._remote, "destination_filesystem": self._local}
+        copy_files(source, str(partial), **files)
+        partial.replace(path)
+
+
+def stored_run(uri: str) -> tuple[str, str]:
+    """The store and the name of a run that is given as one URI."""
+    address, mark, query = uri.partition("?")
+    store, _, name = address.rstrip("/").rpartition("/")
+    return f"{store}{mark}{query}", name
