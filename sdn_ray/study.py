@@ -4,6 +4,7 @@ All that a search knows is in the study's storage, written as it happens, so a s
 there after a kill at any moment; Tune's own snapshots are not needed.
 """
 
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -129,7 +130,7 @@ class StudySearch(Searcher):
         self._pruned: set[str] = set()
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """The next trial's number and values, as Tune's `config`."""
+        """The next trial's number, values and time, as Tune's `config`."""
         if self._cut_off:
             # The constructor is the one way back to a trial that another process has begun.
             trial = optuna.Trial(self._study, self._cut_off.pop(0)._trial_id)
@@ -138,7 +139,8 @@ class StudySearch(Searcher):
         else:
             return Searcher.FINISHED
         self._running[trial_id] = trial
-        return {"number": trial.number, "values": self._space.suggest(trial)}
+        values = self._space.suggest(trial)
+        return {"number": trial.number, "values": values, "scheduled": time.time()}
 
     def _begun(self) -> int:
         states = (*FINISHED, TrialState.RUNNING)

@@ -1,6 +1,7 @@
 """One trial of a search: the training loop in the trial's own process, or Ray Train inside it."""
 
 import os
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -54,8 +55,9 @@ class TrialLog:
 
     stop_wanted = False
 
-    def __init__(self, run: Path) -> None:
-        self._run = run
+    def __init__(self, run: Path, scheduled: float) -> None:
+        self._run, self._scheduled = run, scheduled
+        self._begun = False
 
     @property
     def _error(self) -> Path:
@@ -67,7 +69,11 @@ class TrialLog:
             file.write(text + "\n")
 
     def progress(self, what: str, done: int, total: int, detail: str = "") -> None:
-        """Nothing: epochs are reported."""
+        """Notes the first steps, which tell what the trial's start took; epochs are reported."""
+        if not self._begun and done:
+            seconds = time.time() - self._scheduled
+            self.line(f"{what}: first steps done {seconds:.1f} s after the trial was scheduled")
+            self._begun = True
 
     def fail(self, text: str) -> None:
         """Keep the reason."""
@@ -105,7 +111,8 @@ def run_trial(trial: dict[str, Any], study: StudyJob) -> None:
     What spoils a trial for good is reported as its reason: starting it again would change nothing.
 
     Args:
-        trial: its ``number`` in the study and the ``values`` of its parameters.
+        trial: its ``number`` in the study, the ``values`` of its parameters, and when it was
+            ``scheduled``, in seconds of the epoch.
         study: what all trials share.
     """
     number, values = trial["number"], trial["values"]
@@ -116,7 +123,7 @@ def run_trial(trial: dict[str, Any], study: StudyJob) -> None:
     run.mkdir(parents=True, exist_ok=True)
     write_text(run / "config.yaml", to_yaml(config))
     tracked = _child_run(study, number, values, config, run)
-    log = TrialLog(run)
+    log = TrialLog(run, trial["scheduled"])
     log.forget_failure()
     try:
         job = _trial_job(study, config, log)

@@ -74,6 +74,8 @@ DESCRIPTION = (
     "with Optuna's TPE and pruning through Ray Tune. The objective is measured on validation "
     "classes; the test classes are never looked at."
 )
+# A trial of one worker starts in the process of the one before it.
+REUSE_PROCESSES = True
 OBJECTIVES = ("classifier_score", PERCEPTUAL)
 
 
@@ -346,7 +348,7 @@ def _search(
             max_concurrent_trials=concurrent,
             # Where a pruned trial waits for workers of its own, only the end of its process ends
             # them.
-            reuse_actors=one_worker,
+            reuse_actors=REUSE_PROCESSES and one_worker,
         ),
         run_config=RunConfig(
             # Tune's own records; the study and the trials' folders are what counts.

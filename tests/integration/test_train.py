@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 
 import numpy as np
@@ -9,6 +10,7 @@ from PIL import Image
 
 from sdn_ray import generate
 from sdn_ray.config import read_experiment
+from sdn_ray.files import file_hash
 from sdn_ray.worker import read_metrics
 from tests.integration.small import (
     checkpoints,
@@ -102,10 +104,11 @@ def test_killed_workers_and_drivers_cost_nothing(small, tmp_path):
     assert_same(run, undisturbed)
 
 
-def test_ctrl_c_leaves_a_run_that_resumes(small, tmp_path):
+def test_ctrl_c_leaves_a_run_that_resumes_from_its_storage(small, tmp_path):
     config, undisturbed = small
-    run, log = tmp_path / "run", tmp_path / "log"
-    process = start_training("--config", config, "--output", run, log=log)
+    run, log, store = tmp_path / "run", tmp_path / "log", tmp_path / "store"
+    options = ["--config", config, "--storage", store]
+    process = start_training(*options, "--output", run, log=log)
     wait_for(lambda: checkpoints(run), process)
     # As a terminal does it: to the whole process group.
     os.killpg(process.pid, signal.SIGINT)
@@ -113,11 +116,15 @@ def test_ctrl_c_leaves_a_run_that_resumes(small, tmp_path):
     assert f"--resume {run}" in log.read_text()
     assert not (run / "model").exists(), "the run ended before it could be stopped"
     assert MlflowClient(tracked(run)["uri"]).get_run(tracked(run)["run_id"]).info.status == "KILLED"
-    assert train("--resume", run, log=log) == 0, log.read_text()
-    assert_same(run, undisturbed)
-    assert (
-        MlflowClient(tracked(run)["uri"]).get_run(tracked(run)["run_id"]).info.status == "FINISHED"
-    )
+    shutil.rmtree(run)  # the machine is lost
+    again = tmp_path / "again"
+    status = train("--resume", f"{store.as_uri()}/run", "--output", again, log=log)
+    assert status == 0, log.read_text()
+    assert_same(again, undisturbed)
+    found = tracked(again)
+    assert MlflowClient(found["uri"]).get_run(found["run_id"]).info.status == "FINISHED"
+    weights = "model/generator.safetensors"
+    assert file_hash(store / "again" / weights) == file_hash(again / weights)
 
 
 def test_two_workers_take_the_steps_of_one(small, tmp_path):
