@@ -75,7 +75,7 @@ def test_a_search_that_was_cut_off_goes_on_with_what_is_left(study, space):
     assert trials_left(again, 6) == 3
     search = StudySearch(again, space, 6, ended.append)
     rest = [search.suggest(name) for name in "efg"]
-    assert rest[0] == first[3]
+    assert rest[0]["values"] == first[3]["values"]
     assert [trial["number"] for trial in rest] == [3, 4, 5]
     assert search.suggest("h") == "FINISHED"
     for name in "efg":
