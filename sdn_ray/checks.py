@@ -1,12 +1,17 @@
 """What can be known to be wrong with an experiment before anything expensive starts."""
 
+from importlib.util import find_spec
 from pathlib import Path
 
-from sdn_ray.config import ExperimentConfig
+from sdn_ray.config import ExperimentConfig, TextConfig
 from sdn_ray.distillation.layer_weights import check_factors
 from sdn_ray.errors import UserError
+from sdn_ray.models.classifiers import load_classifier
+from sdn_ray.models.features import TEACHER
 from sdn_ray.models.plan import Plan
 from sdn_ray.models.teacher import load_teacher
+from sdn_ray.text.encoders import CHAR_CNN_RNN, FIT, PRETRAINED
+from sdn_ray.text.sentence import KINDS as SENTENCE_KINDS
 
 SMALLEST = 11  # pixels
 
@@ -64,13 +69,77 @@ def check_experiment(config: ExperimentConfig) -> None:
             "generator.batch_norm: needs at least 2 images a worker, found training.batch_size "
             f"{training.batch_size} over {training.workers} workers"
         )
-    if config.text.embeddings is None and config.text.weights != "fit":
-        _expect_file(config.text.weights, "text.weights", "a text encoder file, or fit")
-    if config.text.embeddings is not None:
-        _expect_file(config.text.embeddings, "text.embeddings", "an .npz file or a folder")
+    _check_text(config.text)
     _, colon, file = (config.evaluation.classifier or "").partition(":")
     if colon:
         _expect_file(file, "evaluation.classifier", "a weights file after NAME:")
+
+
+def _check_text(text: TextConfig) -> None:
+    if text.embeddings is not None:
+        return _expect_file(text.embeddings, "text.embeddings", "an .npz file or a folder")
+    check_encoder(text.encoder)
+    own = text.encoder == CHAR_CNN_RNN
+    if text.weights == PRETRAINED and own:
+        raise UserError(
+            f"text.weights: found {PRETRAINED} with text.encoder {CHAR_CNN_RNN}, of which there is "
+            "no such thing; expected fit, an encoder's file, or text.encoder sentence:MODEL"
+        )
+    if text.weights not in (FIT, PRETRAINED):
+        if not own:
+            raise UserError(
+                f"text.encoder: found {text.encoder} beside text.weights {text.weights}, which "
+                "says itself what it is; expected one of them"
+            )
+        _expect_file(text.weights, "text.weights", "an encoder's file or folder, fit or pretrained")
+    if text.weights == FIT and text.features != TEACHER:
+        load_classifier(text.features)
+
+
+def check_text_training(config: ExperimentConfig) -> None:
+    """Refuse what `train_text` cannot do, in words that name the option to change.
+
+    Raises:
+        UserError: for the first that is found.
+    """
+    text = config.text
+    if text.embeddings is not None or text.weights != FIT:
+        option = "embeddings" if text.embeddings is not None else "weights"
+        found = text.embeddings or text.weights
+        raise UserError(
+            f"text.{option}: found {found}; train_text trains an encoder, expected text.weights "
+            f"{FIT} and no text.embeddings"
+        )
+    _check_text(text)
+    if text.features == TEACHER:
+        teacher_plan(config).check_image_size(config.dataset.image_size)
+    if config.training.workers > 1:
+        raise UserError(
+            f"training.workers: found {config.training.workers}; the loss compares all captions "
+            "of a step with all its images, so train_text has one worker"
+        )
+
+
+def check_encoder(encoder: str) -> None:
+    """Refuse what is no kind of text encoder, or cannot be had here.
+
+    Raises:
+        UserError: naming text.encoder.
+    """
+    if encoder == CHAR_CNN_RNN:
+        return
+    kind, colon, model = encoder.partition(":")
+    if not colon or kind not in SENTENCE_KINDS or not model:
+        raise UserError(
+            f"text.encoder: found {encoder}, expected {CHAR_CNN_RNN}, "
+            + " or ".join(f"{kind}:MODEL" for kind in SENTENCE_KINDS)
+        )
+    if find_spec("sentence_transformers") is None:
+        raise UserError(
+            f'text.encoder: {encoder} needs sentence-transformers; run pip install ".[sentence]"'
+        )
+    if Path(model).is_absolute() and not Path(model).is_dir():
+        raise UserError(f"text.encoder: {model} is no folder; expected a model's folder or name")
 
 
 def _expect_file(path: str, option: str, expected: str) -> None:

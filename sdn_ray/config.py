@@ -77,8 +77,13 @@ class TextConfig:
     """Where caption embeddings come from.
 
     Args:
-        weights: A text encoder file written by sdn_ray, or fit to train a char-CNN-RNN on the
-            training classes.
+        encoder: char_cnn_rnn, sentence:MODEL (a sentence-transformers model by name or path) or
+            clip:MODEL (a CLIP text tower); the latter two need the extra `sentence`.
+        weights: fit to train the encoder on the training classes (of a sentence or CLIP encoder a
+            linear layer on top), pretrained to take such an encoder as it is, or the file or folder
+            of an encoder that sdn_ray wrote.
+        features: Image features that `fit` trains against: teacher (the means of all its layers),
+            or a classifier, NAME or NAME:WEIGHTS, such as squeezenet1_1:FILE.
         embeddings: Precomputed embeddings instead of an encoder: an .npz file, or a folder with
             char-CNN-RNN-embeddings.pickle and filenames.pickle.
         variant: Architecture of the char-CNN-RNN: long (ICML 2016) or short (CVPR 2016).
@@ -86,15 +91,20 @@ class TextConfig:
         epochs: Epochs of `fit`; an epoch is as many steps as there are training classes.
         learning_rate: RMSprop's rate in the first epoch of `fit`.
         decay: Factor on the rate after each epoch of `fit`.
+        patience: In train_text, stop after so many epochs without a better zero-shot accuracy on
+            the validation classes. Empty: train all epochs.
     """
 
+    encoder: str = "char_cnn_rnn"
     weights: str = "fit"
+    features: str = "teacher"
     embeddings: str | None = None
     variant: Literal["long", "short"] = "long"
     embedding_dim: PositiveInt = 1024
     epochs: PositiveInt = 200
     learning_rate: PositiveFloat = 7e-4
     decay: PositiveFloat = 0.98
+    patience: PositiveInt | None = None
 
 
 @dataclass(frozen=True)
@@ -331,9 +341,17 @@ def with_absolute_paths(config: ExperimentConfig) -> ExperimentConfig:
         config.teacher,
         weights=path(config.teacher.weights, "teacher.weights", ("imagenet", "fit")),
     )
+
+    def with_path(spec: str, option: str) -> str:
+        """NAME:PATH with an absolute path; a name alone, or a path that is not there, as it is."""
+        name, colon, file = spec.partition(":")
+        return f"{name}:{absolute(file, option)}" if colon and Path(file).exists() else spec
+
     text = replace(
         config.text,
-        weights=path(config.text.weights, "text.weights", ("fit",)),
+        encoder=with_path(config.text.encoder, "text.encoder"),
+        weights=path(config.text.weights, "text.weights", ("fit", "pretrained")),
+        features=with_path(config.text.features, "text.features"),
         embeddings=path(config.text.embeddings, "text.embeddings"),
     )
     evaluation = config.evaluation

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import ray
@@ -10,13 +11,39 @@ import torch
 from ray.train import FailureConfig, RunConfig, ScalingConfig, UserCallback
 from ray.train.torch import TorchTrainer, get_device
 
-from sdn_ray.distillation.loop import DivergedError
+from sdn_ray.distillation.loop import DivergedError, ProgressReport
 from sdn_ray.errors import UserError
 from sdn_ray.gauges import Gauges
-from sdn_ray.worker import Terminal, TrainingJob, Worker
+from sdn_ray.storage import RunStorage
+from sdn_ray.worker import Terminal
 
 # What spoils a training for good: starting it again would change nothing.
 HOPELESS = (DivergedError, UserError, torch.OutOfMemoryError, MemoryError)
+
+
+class Job(Protocol):
+    """What Ray Train runs; it travels to the workers by pickle."""
+
+    run: Path  # its folder
+
+    @property
+    def finished(self) -> bool:
+        """Whether the folder holds what the job is to make."""
+
+    def storage(self) -> RunStorage | None:
+        """Where the folder is kept a second time, if it is."""
+
+    def start(
+        self,
+        terminal: Terminal,
+        report: Callable[[dict[str, Any]], None],
+        measure: Callable[[ProgressReport], None],
+        *,
+        rank: int,
+        world_size: int,
+        device: str,
+    ) -> bool:
+        """Do one worker's part; whether it came to the end."""
 
 
 class Reporting(Terminal, Protocol):
@@ -40,7 +67,8 @@ def all_metrics(metrics: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def fit(
-    job: TrainingJob,
+    job: Job,
+    workers: int,
     resources: dict[str, float],
     reporter: Reporting,
     gauges: tuple[str, str],
@@ -53,6 +81,7 @@ def fit(
 
     Args:
         job: what to train.
+        workers: how many.
         resources: of each worker.
         reporter: where the workers' lines, progress and reasons to fail go.
         gauges: the run's and the trial's name in the dashboard.
@@ -69,7 +98,7 @@ def fit(
         _train_loop,
         train_loop_config=settings,
         scaling_config=ScalingConfig(
-            num_workers=job.config.training.workers,
+            num_workers=workers,
             use_gpu="GPU" in resources,
             resources_per_worker=resources,
         ),
@@ -86,7 +115,7 @@ def fit(
     storage = job.storage()
     if storage:  # the worker may have been on a machine whose folders this one does not see
         storage.pull(job.run)
-    return (job.run / "model").is_dir()
+    return job.finished
 
 
 def _train_loop(settings: dict[str, Any]) -> None:
@@ -98,15 +127,14 @@ def _train_loop(settings: dict[str, Any]) -> None:
     job, reporter, gauges, summary = ray.get(settings["work"])
     world_size = context.get_world_size()
     try:
-        Worker(
-            job,
+        job.start(
             reporter,
             lambda metrics: ray.train.report(summary(metrics)),
             Gauges(*gauges),
             rank=context.get_world_rank(),
             world_size=world_size,
             device=str(device),
-        ).run()
+        )
     except HOPELESS as error:
         reporter.fail(reason_of(error))
         # All workers diverge at the same step. Of another failure the others do not know: they

@@ -35,6 +35,7 @@ from sdn_ray.scored_sets import (
 )
 from sdn_ray.set_workers import ScoringWorker
 from sdn_ray.streaming import stream
+from sdn_ray.text_scores import score_text_encoder
 from sdn_ray.tracking import Recorder
 
 DESCRIPTION = (
@@ -47,6 +48,8 @@ def main(arguments: Sequence[str]) -> int:
     """The command; returns its exit status."""
     options = parse(_parser(), arguments)
     output = _check_options(options)
+    if options.text_encoder:
+        return score_text_encoder(options, output)
     entries = [model_entry(options.model)] if options.model else image_entries(options.images)
     classifier = load_classifier(options.classifier)  # its errors belong here, not in a worker
     with Display() as display, ExitStack() as stack:
@@ -84,6 +87,11 @@ def _parser() -> ArgumentParser:
     add = parser.add_argument
     add("--images", type=str, nargs="+", help="Folders of images or models: DIR or NAME=DIR.")
     add("--model", type=str, help="Model folder: draws and scores, and writes no image.")
+    add(
+        *("--text_encoder", "--text-encoder"),
+        type=str,
+        help="The text_encoder folder of a run of train_text: scored by itself on --reference.",
+    )
     add("--reference", type=str, help="Data set with the real images.")
     add("--split", type=str, default="test", help=f"Its part: {', '.join(PARTS)}.")
     add("--captions_per_image", type=int, help="With --model: the first N captions of each image.")
@@ -103,10 +111,12 @@ def _parser() -> ArgumentParser:
 
 def _check_options(options: Any) -> Path | None:
     """Refuse what cannot be meant; the file for the scores."""
-    if (options.images is None) == (options.model is None):
-        raise UserError("expected either --images or --model, and not both")
-    if options.model is not None and options.reference is None:
-        raise UserError("--reference: found none; with --model expected a data set with captions")
+    kinds = [options.images, options.model, options.text_encoder]
+    if sum(kind is not None for kind in kinds) != 1:
+        raise UserError("expected one of --images, --model and --text_encoder, and no two")
+    if options.images is None and options.reference is None:
+        kind = "--model" if options.model is not None else "--text_encoder"
+        raise UserError(f"--reference: found none; with {kind} expected a data set with captions")
     check_at_least(options, splits=1, limit=1, captions_per_image=1, seed=0, workers=1)
     if options.output is None:
         return None

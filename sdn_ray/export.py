@@ -17,9 +17,14 @@ from sdn_ray.files import making_folder, write_text
 from sdn_ray.models.drawing import draw_samples
 from sdn_ray.models.generator import Generator
 from sdn_ray.models.plan import Plan
-from sdn_ray.text.char_cnn_rnn import CharCnnRnn, load_text_encoder
+from sdn_ray.text.encoders import (
+    TextEncoder,
+    copied_text_encoder,
+    copy_text_encoder,
+    read_text_encoder,
+)
 
-CONFIG, GENERATOR, TEXT_ENCODER = "config.json", "generator.safetensors", "text_encoder.safetensors"
+CONFIG, GENERATOR = "config.json", "generator.safetensors"
 
 
 @dataclass(frozen=True)
@@ -42,7 +47,7 @@ class Model:
     """What a model folder holds."""
 
     generator: Generator  # in eval mode
-    text_encoder: CharCnnRnn | None  # None: trained on precomputed embeddings
+    text_encoder: TextEncoder | None  # None: trained on precomputed embeddings
     config: dict[str, Any]
 
     @property
@@ -57,7 +62,7 @@ class Model:
             self.text_encoder.to(device)
         return self
 
-    def reader(self) -> CharCnnRnn:
+    def reader(self) -> TextEncoder:
         """The text encoder.
 
         Raises:
@@ -87,7 +92,7 @@ def export_model(
     Args:
         folder: to make.
         generator: trained.
-        text_encoder: file of the encoder whose embeddings it was trained on, if there is one.
+        text_encoder: file or folder of the encoder whose embeddings it was trained on, if any.
         origin: what the run was: configuration, class split, scores.
     """
     config = {
@@ -103,7 +108,7 @@ def export_model(
         state = {name: t.detach().cpu().contiguous() for name, t in generator.state_dict().items()}
         save_file(state, partial / GENERATOR)
         if text_encoder is not None:
-            shutil.copyfile(text_encoder, partial / TEXT_ENCODER)
+            copy_text_encoder(text_encoder, partial)
         write_text(
             partial / CONFIG,
             json.dumps(
@@ -141,5 +146,5 @@ def load_model(folder: Path) -> Model:
         raise UserError(
             f"--model: {path} cannot be read as this model's generator ({error})"
         ) from error
-    text = load_text_encoder(folder / TEXT_ENCODER).eval() if has_encoder else None
+    text = read_text_encoder(copied_text_encoder(folder)) if has_encoder else None
     return Model(generator.eval(), text, config)

@@ -27,12 +27,14 @@ from sdn_ray.data.image_sets import (
 )
 from sdn_ray.data.references import PARTS
 from sdn_ray.errors import UserError
-from sdn_ray.export import GENERATOR, TEXT_ENCODER, Model, load_model
+from sdn_ray.export import GENERATOR, Model, load_model
 from sdn_ray.files import file_hash, fingerprint, replacing, write_text
 from sdn_ray.pictures import captioned_grid
 from sdn_ray.requests import BATCH, Request, batched, file_requests, reference_rows, row_requests
 from sdn_ray.set_workers import draw_rows
 from sdn_ray.streaming import BatchWorker, Row, actor_device, stream
+from sdn_ray.text.encoders import copied_text_encoder
+from sdn_ray.text.sentence import fingerprint as path_fingerprint
 
 DESCRIPTION = (
     "Draw images for captions with a trained model (the `model` folder of a run): for one caption, "
@@ -187,10 +189,10 @@ def _begin(
     Raises:
         UserError: when ``output`` holds anything else.
     """
-    encoder = folder / TEXT_ENCODER
+    encoder = copied_text_encoder(folder)
     request = {
         "generator": file_hash(folder / GENERATOR),
-        "text_encoder": file_hash(encoder) if encoder.exists() else None,
+        "text_encoder": path_fingerprint(encoder) if encoder.exists() else None,
         "captions": fingerprint([asdict(request) for request in requests]),
         "samples": options.samples,
         "format": options.format,

@@ -17,11 +17,7 @@ from sdn_ray.data.cub import read_cub
 from sdn_ray.data.decoding import decode_batch
 from sdn_ray.data.oxford_flowers import read_oxford_flowers
 from sdn_ray.data.prepared import (
-    CaptionArrays,
     PreparedImages,
-    caption_arrays,
-    store_captions,
-    store_precomputed,
 )
 from sdn_ray.data.rows import BadItem, CaptionedDataset
 from sdn_ray.data.splits import ClassSplit
@@ -29,14 +25,10 @@ from sdn_ray.data.synthetic_flowers import read_synthetic_flowers, write_synthet
 from sdn_ray.data.synthetic_species import SPECIES
 from sdn_ray.errors import UserError
 from sdn_ray.files import file_hash, fingerprint, making_folder, write_text
-from sdn_ray.models.features import pooled_features
 from sdn_ray.models.fit import FitEpoch, fit_teacher
 from sdn_ray.models.plan import Plan
 from sdn_ray.models.teacher import load_teacher
-from sdn_ray.text.char_cnn_rnn import load_text_encoder
-from sdn_ray.text.precomputed import read_precomputed
-from sdn_ray.text.training import CaptionedFeatures, TextEpoch, train_text_encoder
-from sdn_ray.worker import Terminal, TrainingJob
+from sdn_ray.worker import Terminal
 
 Run = Callable[..., Any]  # calls a function with its arguments, here or elsewhere
 OnProgress = Callable[[str, int, int], None]  # (what, done, total)
@@ -140,32 +132,6 @@ def _decode_all(
     return bad
 
 
-def prepare_job(
-    config: ExperimentConfig,
-    images: PreparedImages,
-    split: ClassSplit,
-    run: Run,
-    reporter: Terminal,
-) -> TrainingJob:
-    """What a training needs beside the images: the teacher and the captions' embeddings.
-
-    The job has no folder and no MLflow run yet.
-
-    Args:
-        config: the experiment.
-        images: as `prepare_images` gives them.
-        split: by class; the encoder and a fitted teacher see the training classes alone.
-        run: where the work is done: `on_ray` or `here`.
-        reporter: where progress is shown.
-
-    Raises:
-        UserError: when weights or embeddings cannot be had or do not fit the data set.
-    """
-    teacher = prepare_teacher(config, images, split, run, reporter)
-    captions, encoder = prepare_text(config, images, split, teacher, run, reporter)
-    return TrainingJob(config, Path(), images, captions, split, teacher, encoder, None)
-
-
 def prepare_teacher(
     config: ExperimentConfig,
     images: PreparedImages,
@@ -231,110 +197,6 @@ def _fit_teacher(
         on_epoch=on_epoch,
     )
     teacher.save(path)
-
-
-def prepare_text(
-    config: ExperimentConfig,
-    images: PreparedImages,
-    split: ClassSplit,
-    teacher: Path,
-    run: Run,
-    reporter: Terminal,
-) -> tuple[CaptionArrays, Path | None]:
-    """The embeddings of all captions, and the encoder's file where there is an encoder.
-
-    Raises:
-        UserError: when weights or embeddings cannot be read or do not fit the data set.
-    """
-    text, cache = config.text, cache_folder(config.dataset)
-    if text.embeddings is not None:
-        source = Path(text.embeddings)
-        return store_precomputed(images, cache, source, read_precomputed(source)), None
-    path = Path(text.weights)
-    if text.weights == "fit":
-        settings = {k: v for k, v in asdict(text).items() if k not in ("weights", "embeddings")}
-        captions = [row.captions for row in images.dataset.rows]
-        key = fingerprint(
-            "text", images.key, split.train, split.validation, captions, file_hash(teacher),
-            settings, config.seed, [row.class_id for row in images.dataset.rows],
-        )  # fmt: skip
-        path = cache / f"text-{key}.safetensors"
-        if path.exists():
-            reporter.line(f"text encoder: trained before, taken from {path}")
-        else:
-            reporter.line("text encoder: training a char-CNN-RNN on the training classes")
-            run(_fit_text, config, images, split, teacher, path, reporter)
-    arrays = caption_arrays(images, cache, file_hash(path))
-    if not arrays.folder.is_dir():
-        run(_embed_captions, images, arrays, path, reporter)
-    return arrays, path
-
-
-def _fit_text(
-    config: ExperimentConfig,
-    images: PreparedImages,
-    split: ClassSplit,
-    teacher: Path,
-    path: Path,
-    reporter: Terminal,
-) -> None:
-    text, device = config.text, task_device()
-    network = load_teacher(str(teacher), config.teacher.plan)
-
-    def part(class_ids: tuple[int, ...]) -> CaptionedFeatures:
-        members = images.members(class_ids)
-        rows = [images.dataset.rows[i] for i in members]
-        features = pooled_features(
-            network,
-            images.images()[members],
-            device=device,
-            on_batch=lambda done, total: reporter.progress("image features", done, total),
-        )
-        return CaptionedFeatures(
-            [row.captions for row in rows], np.array([row.class_id for row in rows]), features
-        )
-
-    train = part(split.train)
-    validation = part(split.validation) if split.validation else None
-
-    def on_epoch(epoch: TextEpoch) -> None:
-        detail = f"loss {epoch.loss:.3f}"
-        if epoch.validation_accuracy is not None:
-            detail += f"  zero-shot accuracy {epoch.validation_accuracy:.1%} on validation classes"
-        reporter.progress("training the text encoder", epoch.epoch, epoch.epochs, detail)
-        if epoch.epoch == epoch.epochs:
-            reporter.line(f"text encoder: {epoch.epochs} epochs, {detail}")
-
-    encoder = train_text_encoder(
-        train.captions,
-        train.class_ids,
-        train.features,
-        variant=text.variant,
-        embedding_dim=text.embedding_dim,
-        epochs=text.epochs,
-        learning_rate=text.learning_rate,
-        decay=text.decay,
-        seed=config.seed,
-        device=device,
-        on_epoch=on_epoch,
-        validation=validation,
-        amp=True,
-    )
-    encoder.cpu().save(path)
-
-
-def _embed_captions(
-    images: PreparedImages, arrays: CaptionArrays, path: Path, reporter: Terminal
-) -> None:
-    encoder = load_text_encoder(path).to(task_device()).eval()
-
-    def embed(captions: list[str]) -> np.ndarray:
-        return encoder.encode(
-            captions,
-            on_batch=lambda done, total: reporter.progress("encoding captions", done, total),
-        )
-
-    store_captions(images, arrays, embed)
 
 
 def on_ray(resources: dict[str, float]) -> Run:

@@ -4,7 +4,7 @@ from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
-from rich.table import Table
+from rich.table import Column, Table
 
 from sdn_ray.cluster import Display
 from sdn_ray.config import to_yaml
@@ -14,7 +14,7 @@ from sdn_ray.study import OBJECTIVE, REASON, pictures
 from sdn_ray.tracking import Recorder, noted_run
 from sdn_ray.trial import StudyJob
 
-_SHOWN = 10  # trials in the table
+_SHOWN = 5  # trials in the table
 _STATUS = {
     TrialState.COMPLETE: "FINISHED",
     TrialState.PRUNED: "KILLED",
@@ -39,7 +39,7 @@ def record_end(shared: StudyJob, trial: FrozenTrial) -> None:
 
 def end_line(trial: FrozenTrial) -> str:
     """How a trial ended, in a line."""
-    values = ", ".join(f"{name.rpartition('.')[2]} {_short(v)}" for name, v in trial.params.items())
+    values = ", ".join(f"{short_name(name)} {_short(v)}" for name, v in trial.params.items())
     result = {
         TrialState.COMPLETE: f"{trial.value:.4g}" if trial.value is not None else "",
         TrialState.PRUNED: f"pruned after epoch {trial.last_step} of its last stage",
@@ -60,16 +60,27 @@ def summarise(study: optuna.Study, shared: StudyJob, recorder: Recorder) -> None
         raise UserError(f"no trial of {shared.folder} came to its end; see trials/*/error.txt")
     reverse = study.direction == optuna.study.StudyDirection.MAXIMIZE
     best = sorted(complete, key=lambda trial: trial.value or 0, reverse=reverse)
-    names = [parameter.name for parameter in shared.space.parameters]
-    title = f"{shared.folder.name}: {shared.objective} of {len(complete)} finished trials"
-    table = Table("trial", "objective", *(name.rpartition(".")[2] for name in names), title=title)
-    for trial in best[:_SHOWN]:
-        cells = (_short(trial.params[name]) for name in names)
-        table.add_row(str(trial.number), f"{trial.value:.4f}", *cells)
-    display.console.print(table)
+    display.console.print(_best_trials(shared, best[:_SHOWN], len(complete)))
     path = shared.folder / "best.yaml"
     write_text(path, to_yaml(shared.trial_config(best[0].params)))
     for file in (path, *pictures(study, shared.folder)):
         recorder.file(file)
     display.line(f"best:  python -m sdn_ray.train --config {path}")
     display.line(f"study: {shared.folder}")
+
+
+def _best_trials(shared: StudyJob, best: list[FrozenTrial], complete: int) -> Table:
+    """A column a trial: a search may have more parameters than a terminal has room for columns."""
+    title = f"{shared.folder.name}: {shared.objective}, best of {complete} finished trials"
+    headers = (Column(f"trial {trial.number}", justify="right") for trial in best)
+    table = Table("", *headers, title=title, title_justify="left")
+    table.add_row("objective", *(f"{trial.value:.4f}" for trial in best), end_section=True)
+    for parameter in shared.space.parameters:
+        cells = (_short(trial.params[parameter.name]) for trial in best)
+        table.add_row(short_name(parameter.name), *cells)
+    return table
+
+
+def short_name(option: str) -> str:
+    """An option's name without what goes without saying."""
+    return option.removeprefix("distillation.").replace("weight_factors", "weight")

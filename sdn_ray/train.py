@@ -3,11 +3,9 @@
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, replace
-from datetime import datetime
+from dataclasses import replace
 from pathlib import Path
 
-import ray.train
 from rich.table import Table
 
 from sdn_ray.checks import check_experiment
@@ -19,37 +17,23 @@ from sdn_ray.cluster import (
     watch,
     worker_resources,
 )
-from sdn_ray.command import new_folder, refuse_others, run_command
-from sdn_ray.config import (
-    DEFAULT_CONFIG,
-    ExperimentConfig,
-    absolute,
-    experiment_from,
-    experiment_parser,
-    parse,
-    read_experiment,
-    to_yaml,
-    with_absolute_paths,
-)
+from sdn_ray.command import run_command
+from sdn_ray.config import ExperimentConfig
 from sdn_ray.data.rows import CaptionedDataset
 from sdn_ray.data.splits import ClassSplit, split_classes
 from sdn_ray.distributed import fit
-from sdn_ray.errors import Interrupted, UserError
+from sdn_ray.errors import UserError
 from sdn_ray.export import TrackedRun
 from sdn_ray.files import write_text
 from sdn_ray.models.classifiers import load_classifier
-from sdn_ray.prepare import on_ray, prepare_images, prepare_job, read_dataset
-from sdn_ray.storage import RunStorage, stored_run
-from sdn_ray.tracking import (
-    Recorder,
-    flatten,
-    note_run,
-    noted_run,
-    open_experiment,
-    start_run,
-)
+from sdn_ray.prepare import on_ray, prepare_images, read_dataset
+from sdn_ray.prepare_text import prepare_job
+from sdn_ray.runs import begin_run, read_run_arguments, run_to_its_end
+from sdn_ray.storage import RunStorage
+from sdn_ray.tracking import open_experiment
 from sdn_ray.worker import TEST_SPLITS, TrainingJob, read_metrics
 
+PROG = "python -m sdn_ray.train"
 DESCRIPTION = (
     "Train a Symmetrical Distillation Network. Without --config it runs jobs/quickstart.yaml: the "
     "embedded data set and the whole pipeline, in minutes on two cores."
@@ -58,7 +42,7 @@ DESCRIPTION = (
 
 def main(arguments: Sequence[str]) -> int:
     """The command; returns its exit status."""
-    config, run, resumed = _read_arguments(arguments)
+    config, run, resumed = read_run_arguments(PROG, DESCRIPTION, arguments)
     check_experiment(config)
     uri, experiment = open_experiment(config.tracking)
     dataset = read_dataset(config.dataset)
@@ -74,71 +58,15 @@ def main(arguments: Sequence[str]) -> int:
         RunStorage(config.storage, run.name).check(new=not resumed)
     start_ray()
     resources = worker_resources(config.training)
-    tracked = noted_run(run) if resumed else None
-    if tracked is None:
-        run.mkdir(parents=True, exist_ok=True)
-        write_text(run / "config.yaml", to_yaml(config))
-        name = config.tracking.run_name or run.name
-        tags = {"sdn_ray.command": "train", "sdn_ray.scheme": config.distillation.scheme}
-        tracked = start_run(uri, experiment, name, flatten(asdict(config)), tags)
-        note_run(run, tracked)
-    recorder = Recorder(tracked)
-    recorder.status("RUNNING")
-    try:
-        with Display() as display:
-            finished = _train(config, run, dataset, split, tracked, resources, display)
-    except Interrupted:
-        finished = False
-    except BaseException as error:
-        recorder.status("FAILED")
-        if isinstance(error, ray.train.TrainingFailedError):
-            print(f"Failed. Once the cause is mended: python -m sdn_ray.train --resume {run}")
-        raise
-    if not finished:
-        recorder.status("KILLED")
-        print(f"Stopped. Go on with: python -m sdn_ray.train --resume {run}")
-        raise Interrupted
-    recorder.status("FINISHED")
+    tags = {"sdn_ray.command": "train", "sdn_ray.scheme": config.distillation.scheme}
+    tracked = begin_run(config, run, uri, experiment, tags)
+
+    def train(display: Display) -> bool:
+        return _train(config, run, dataset, split, tracked, resources, display)
+
+    run_to_its_end(train, run, tracked, PROG)
     _summarise(run, uri)
     return 0
-
-
-def _read_arguments(arguments: Sequence[str]) -> tuple[ExperimentConfig, Path, bool]:
-    """The experiment, its run folder, and whether an earlier run goes on."""
-    parser = experiment_parser("python -m sdn_ray.train", DESCRIPTION)
-    parser.add_argument("--output", type=str, help="New run folder. Default: runs/train-<time>.")
-    parser.add_argument("--resume", type=str, help="Run folder to go on with.")
-    names = [argument.partition("=")[0] for argument in arguments]
-    if not {"--config", "--resume"} & set(names):
-        arguments = ["--config", str(DEFAULT_CONFIG), *arguments]
-    options = parse(parser, arguments)
-    if options.resume is not None:
-        stored = "://" in options.resume
-        refuse_others(names, *(("--resume", "--output") if stored else ("--resume",)))
-        if stored:
-            run = _fetched(options.resume, options.output)
-        else:
-            run = Path(absolute(options.resume, "--resume"))
-        if not (run / "config.yaml").exists():
-            raise UserError(f"--resume: {run} has no config.yaml; expected the folder of a run")
-        return read_experiment(run / "config.yaml"), run, True
-    default = Path("runs") / f"train-{datetime.now():%Y%m%d-%H%M%S}"
-    run = new_folder(options.output or str(default))
-    return with_absolute_paths(experiment_from(options)), run, False
-
-
-def _fetched(uri: str, output: str | None) -> Path:
-    """A run folder brought back from its storage."""
-    store, name = stored_run(uri)
-    run = new_folder(output or str(Path("runs") / name))
-    print(f"fetching {uri} into {run}")
-    try:
-        found = RunStorage(store, name).pull(run)
-    except OSError as error:
-        raise UserError(f"--resume: {uri} cannot be read ({error}); expected a run") from error
-    if not found:
-        raise UserError(f"--resume: {uri} holds no run; expected --storage's URI and its name")
-    return run
 
 
 def _train(
@@ -174,7 +102,8 @@ def _train(
     failures = config.training.max_failures
 
     def train() -> bool:
-        return fit(job, resources, reporter, (run.name, ""), max_failures=failures)
+        workers = config.training.workers
+        return fit(job, workers, resources, reporter, (run.name, ""), max_failures=failures)
 
     return watch(train, monitor, display, checkpoints=True)
 

@@ -17,11 +17,12 @@ from sdn_ray.distributed import HOPELESS, fit, reason_of
 from sdn_ray.export import TrackedRun
 from sdn_ray.files import write_text
 from sdn_ray.gauges import Gauges
-from sdn_ray.prepare import here, on_ray, prepare_job
+from sdn_ray.prepare import here, on_ray
+from sdn_ray.prepare_text import prepare_job
 from sdn_ray.search_space import PREPARED, SearchSpace
 from sdn_ray.study import OBJECTIVE, REASON, RUNG
 from sdn_ray.tracking import flatten, note_run, noted_run, start_run
-from sdn_ray.worker import TrainingJob, Worker, config_stages, read_metrics
+from sdn_ray.worker import TrainingJob, config_stages, read_metrics
 
 
 @dataclass(frozen=True)
@@ -164,6 +165,7 @@ def _train(job: TrainingJob, study: StudyJob, log: TrialLog, number: int) -> Non
             # checkpoint: one place that counts failures.
             fit(
                 job,
+                job.config.training.workers,
                 study.resources,
                 log,
                 gauges,
@@ -182,7 +184,7 @@ def _train(job: TrainingJob, study: StudyJob, log: TrialLog, number: int) -> Non
     def report(metrics: dict[str, Any]) -> None:
         ray.tune.report(summary(metrics))
 
-    Worker(job, log, report, Gauges(*gauges), device=device).run()
+    job.start(log, report, Gauges(*gauges), device=device)
 
 
 def _child_run(

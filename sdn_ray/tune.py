@@ -44,7 +44,8 @@ from sdn_ray.export import TrackedRun
 from sdn_ray.files import write_text
 from sdn_ray.metrics.classifier_score import score_name
 from sdn_ray.metrics.evaluation import PERCEPTUAL
-from sdn_ray.prepare import on_ray, prepare_images, prepare_job, read_dataset
+from sdn_ray.prepare import on_ray, prepare_images, read_dataset
+from sdn_ray.prepare_text import prepare_job
 from sdn_ray.search_space import SearchSpace, read_search_space
 from sdn_ray.storage import RunStorage
 from sdn_ray.study import (

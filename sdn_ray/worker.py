@@ -69,6 +69,27 @@ class TrainingJob:
     tracked: TrackedRun | None
     name: str = ""  # of the run in its storage
 
+    @property
+    def finished(self) -> bool:
+        """Whether the run has its model."""
+        return (self.run / "model").is_dir()  # whole, since it is renamed into place last
+
+    def start(
+        self,
+        terminal: "Terminal",
+        report: Callable[[dict[str, Any]], None],
+        measure: Callable[[ProgressReport], None],
+        *,
+        rank: int = 0,
+        world_size: int = 1,
+        device: str = "cpu",
+    ) -> bool:
+        """Do the part of one of the job's workers; see `Worker`."""
+        worker = Worker(
+            self, terminal, report, measure, rank=rank, world_size=world_size, device=device
+        )
+        return worker.run()
+
     def storage(self) -> RunStorage | None:
         """Where the run folder is kept a second time, if it is."""
         return RunStorage(self.config.storage, self.name) if self.config.storage else None
@@ -374,8 +395,8 @@ class Worker:
 
     def _finish(self, generator: Generator) -> None:
         """Score the test classes, once, and export the model."""
-        if (self.job.run / "model").is_dir():
-            return  # whole, since it is renamed into place last
+        if self.job.finished:
+            return
         test = self.job.captions.encoded(self.job.images, self.job.split.test)
         scores: dict[str, float] = {}
         if self.config.evaluation.score_test:

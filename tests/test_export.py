@@ -6,11 +6,12 @@ import torch
 
 from sdn_ray import export
 from sdn_ray.errors import UserError
-from sdn_ray.export import CONFIG, GENERATOR, TEXT_ENCODER, export_model, load_model
+from sdn_ray.export import CONFIG, GENERATOR, export_model, load_model
 from sdn_ray.models.drawing import draw_images
 from sdn_ray.models.generator import Generator
 from sdn_ray.models.plan import Plan
 from sdn_ray.text.char_cnn_rnn import CharCnnRnn
+from sdn_ray.text.encoders import ENCODER_FILE
 
 EMBEDDINGS = np.random.default_rng(0).normal(size=(6, 5)).astype(np.float32)
 ORIGIN = {"config": {"seed": 3}, "test_scores": {"ssim": 0.25}}
@@ -76,7 +77,7 @@ def test_the_text_encoder_comes_along(tmp_path):
     encoder.save(tmp_path / "encoder.safetensors")
     export_model(tmp_path / "model", new_generator(), tmp_path / "encoder.safetensors", {})
     (tmp_path / "encoder.safetensors").unlink()
-    assert names(tmp_path / "model") == [CONFIG, GENERATOR, TEXT_ENCODER]
+    assert names(tmp_path / "model") == [CONFIG, GENERATOR, ENCODER_FILE]
     found = load_model(tmp_path / "model").text_encoder
     assert not found.training
     np.testing.assert_array_equal(found.encode(["a red flower"]), encoder.encode(["a red flower"]))
@@ -140,7 +141,7 @@ def test_a_missing_file_is_named(model, name):
         load_model(model)
 
 
-@pytest.mark.parametrize("name", [CONFIG, GENERATOR, TEXT_ENCODER])
+@pytest.mark.parametrize("name", [CONFIG, GENERATOR, ENCODER_FILE])
 @pytest.mark.parametrize("share", [0, 0.001, 0.5, 0.99])
 def test_a_truncated_file_is_named(model, name, share):
     data = (model / name).read_bytes()

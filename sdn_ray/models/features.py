@@ -1,21 +1,66 @@
-"""Fixed image features for training a text encoder: the teacher's, pooled."""
+"""Fixed image features for training a text encoder: the teacher's, or any classifier's, pooled."""
 
 from collections.abc import Callable
 
 import numpy as np
 import torch
 
+from sdn_ray.models.classifiers import Classifier, load_classifier
 from sdn_ray.models.pixels import normalise
-from sdn_ray.models.teacher import Teacher
+from sdn_ray.models.teacher import Teacher, load_teacher
+
+TEACHER = "teacher"
+
+_BATCH = 64
+OnBatch = Callable[[int, int], None]  # (images done, images)
+
+
+class ImageFeatures:
+    """What the captions' side is trained against: images → fixed features.
+
+    Args:
+        spec: `teacher`, or a classifier as `load_classifier` takes it.
+        teacher: the teacher's weights, a file; of a classifier nothing.
+        plan: the teacher's, where the file does not name it.
+        device: where to compute.
+    """
+
+    def __init__(
+        self, spec: str, teacher: str | None, plan: str | None = None, device: str = "cpu"
+    ) -> None:
+        self._device = device
+        self._network: Teacher | Classifier = (
+            load_teacher(teacher or "", plan) if spec == TEACHER else load_classifier(spec, device)
+        )
+
+    def __call__(
+        self, images: np.ndarray, on_batch: OnBatch = lambda done, total: None
+    ) -> np.ndarray:
+        """(n, height, width, 3) uint8 → (n, width) float32."""
+        if isinstance(self._network, Classifier):
+            return _classifier_features(self._network, images, on_batch)
+        return pooled_features(self._network, images, device=self._device, on_batch=on_batch)
+
+
+def _classifier_features(
+    classifier: Classifier, images: np.ndarray, on_batch: OnBatch
+) -> np.ndarray:
+    found = []
+    for start in range(0, len(images), _BATCH):
+        batch = torch.from_numpy(np.ascontiguousarray(images[start : start + _BATCH]))
+        features, _ = classifier.features_and_probabilities(batch.permute(0, 3, 1, 2))
+        found.append(features.cpu().numpy())
+        on_batch(start + len(batch), len(images))
+    return np.concatenate(found)
 
 
 @torch.no_grad()
 def pooled_features(
     teacher: Teacher,
     images: np.ndarray,
-    batch_size: int = 64,
+    batch_size: int = _BATCH,
     device: str = "cpu",
-    on_batch: Callable[[int, int], None] = lambda done, total: None,
+    on_batch: OnBatch = lambda done, total: None,
 ) -> np.ndarray:
     """The spatial means of every layer's features, side by side: (n, sum of widths) float32.
 

@@ -1,5 +1,7 @@
 """Caption → embedding: the char-CNN-RNN of Reed et al. (CVPR and ICML 2016)."""
 
+import json
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
@@ -97,18 +99,21 @@ class CharCnnRnn(nn.Module):
     """Three temporal convolutions over characters, a recurrence, and a linear layer.
 
     `long` is the encoder released for image generation (cnn_dim 512, 18 steps, a GRU); `short`
-    that of CVPR 2016 (cnn_dim 256, a third pool, 8 steps, a ReLU RNN).
+    that of CVPR 2016 (cnn_dim 256, a third pool, 8 steps, a ReLU RNN). Released encoders may have
+    another ``cnn_dim`` than their variant's.
 
     >>> encoder = CharCnnRnn("long", embedding_dim=1024)
     >>> encoder.encode(["a yellow flower with a red center"]).shape
     (1, 1024)
     """
 
-    def __init__(self, variant: Variant = "long", embedding_dim: int = 1024) -> None:
+    def __init__(
+        self, variant: Variant = "long", embedding_dim: int = 1024, cnn_dim: int | None = None
+    ) -> None:
         super().__init__()
         self.variant = variant
         self.embedding_dim = embedding_dim
-        cnn_dim = 512 if variant == "long" else 256
+        cnn_dim = cnn_dim or (512 if variant == "long" else 256)
         self.conv1 = nn.Conv1d(len(ALPHABET), 384, _KERNEL)
         self.conv2 = nn.Conv1d(384, 512, _KERNEL)
         self.conv3 = nn.Conv1d(512, cnn_dim, _KERNEL)
@@ -162,11 +167,18 @@ class CharCnnRnn(nn.Module):
     ) -> np.ndarray:
         """Embeddings of captions, float32 ``(captions, embedding_dim)``.
 
-        Each distinct caption is encoded once. ``on_batch(done, total)`` is called after each batch
-        with counts of distinct captions.
+        Each distinct caption is encoded once; one warning counts those that are cut. ``on_batch(
+        done, total)`` is called after each batch with counts of distinct captions.
         """
         # Captions of like length share a batch, which shortens the convolutions.
         distinct = sorted(set(captions), key=lambda caption: (len(caption), caption))
+        cut = sum(len(caption) > CAPTION_LENGTH for caption in captions)
+        if cut:
+            warnings.warn(
+                f"{cut} of {len(captions)} captions are longer than {CAPTION_LENGTH} characters; "
+                "what comes after is not read",
+                stacklevel=2,
+            )
         embeddings = np.empty((len(distinct), self.embedding_dim), dtype=np.float32)
         device = self.projection.weight.device
         with torch.no_grad():
@@ -181,14 +193,15 @@ class CharCnnRnn(nn.Module):
 
     def save(self, path: str | Path) -> None:
         """Write weights, variant and width as one safetensors file, all or nothing."""
-        metadata = {
-            "format": _FORMAT,
+        settings = {
             "variant": self.variant,
-            "embedding_dim": str(self.embedding_dim),
+            "embedding_dim": self.embedding_dim,
+            "cnn_dim": self.projection.in_features,
         }
         tensors = {name: value.cpu().contiguous() for name, value in self.state_dict().items()}
         with replacing(path) as partial:
-            save_file(tensors, partial, metadata=metadata)
+            # One entry, since the format keeps several in no order: equal encoders are equal files.
+            save_file(tensors, partial, metadata={_FORMAT: json.dumps(settings)})
 
 
 def load_text_encoder(path: str | Path) -> CharCnnRnn:
@@ -206,13 +219,17 @@ def load_text_encoder(path: str | Path) -> CharCnnRnn:
             f"{path}: cannot be read as a text encoder ({error}); "
             "expected a complete safetensors file written by sdn_ray"
         ) from error
-    variant, width = metadata.get("variant"), metadata.get("embedding_dim", "")
-    if metadata.get("format") != _FORMAT or variant not in ("long", "short") or not width.isdigit():
+    try:
+        settings = json.loads(metadata[_FORMAT])
+        variant = settings["variant"]
+        if variant not in ("long", "short"):
+            raise ValueError(f"variant {variant!r}")
+        encoder = CharCnnRnn(variant, int(settings["embedding_dim"]), int(settings["cnn_dim"]))
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise UserError(
-            f"{path}: found metadata {metadata}, expected format {_FORMAT!r}, "
-            "a variant 'long' or 'short' and an embedding_dim"
-        )
-    encoder = CharCnnRnn(variant, int(width))
+            f"{path}: found metadata {metadata} ({error}), expected {_FORMAT!r} with a variant "
+            "'long' or 'short', an embedding_dim and a cnn_dim"
+        ) from error
     expected = {name: tuple(value.shape) for name, value in encoder.state_dict().items()}
     found = {name: tuple(value.shape) for name, value in tensors.items()}
     if found != expected:

@@ -1,17 +1,31 @@
 """Training the char-CNN-RNN against fixed image features (Reed et al. 2016)."""
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from sdn_ray.errors import UserError
-from sdn_ray.metrics.retrieval import zero_shot_accuracy
+from sdn_ray.metrics.retrieval import average_precision_at_50, zero_shot_accuracy
 from sdn_ray.text.char_cnn_rnn import CharCnnRnn, Variant, characters
+from sdn_ray.text.image_side import ImageSide, Standardiser
+from sdn_ray.text.sentence import SentenceEncoder
 
-_VALIDATION_CAPTIONS = 100  # a class prototype is the mean of at most so many captions
+BATCH_CLASSES = 40  # classes in a step, at most
+_PROTOTYPE_CAPTIONS = 100  # a class prototype is the mean of at most so many captions
+
+
+@dataclass(frozen=True)
+class TextScores:
+    """How well captions tell the images of classes apart that were not trained on."""
+
+    zero_shot_accuracy: float
+    ap_at_50: float
 
 
 @dataclass(frozen=True)
@@ -21,8 +35,7 @@ class TextEpoch:
     epoch: int  # counted from 1
     epochs: int
     loss: float  # mean over the epoch's steps
-    validation_accuracy: float | None  # zero-shot, over held-out classes; None without any
-    encoder: CharCnnRnn  # as it stands after this epoch; still being trained
+    validation: TextScores | None  # over held-out classes; None without any
 
 
 @dataclass(frozen=True)
@@ -48,6 +61,201 @@ def joint_embedding_loss(image: Tensor, text: Tensor) -> Tensor:
     return ((by_image + by_text) * others).sum() / len(scores) ** 2
 
 
+class TextTower(Protocol):
+    """A text encoder as its training sees it."""
+
+    module: nn.Module  # what is trained: inputs → embeddings (batch, embedding_dim)
+
+    def inputs(self, captions: list[str]) -> Tensor:
+        """What the module is given for each caption, (captions, …)."""
+
+    def encode(self, captions: list[str]) -> np.ndarray:
+        """Embeddings as they stand, (captions, embedding_dim) float32."""
+
+    def save(self, path: Path) -> None:
+        """Write the encoder as it stands, for `read_text_encoder`."""
+
+
+class CharTower:
+    """The char-CNN-RNN, all of which is trained."""
+
+    def __init__(self, encoder: CharCnnRnn) -> None:
+        self.module = encoder
+
+    def inputs(self, captions: list[str]) -> Tensor:
+        """Character indices, (captions, 201) uint8."""
+        return characters(captions)
+
+    def encode(self, captions: list[str]) -> np.ndarray:
+        """Embeddings as they stand."""
+        return self.module.encode(captions)
+
+    def save(self, path: Path) -> None:
+        """Write the encoder as one file."""
+        device = next(self.module.parameters()).device
+        self.module.cpu().save(path)
+        self.module.to(device)
+
+
+class SentenceTower:
+    """A frozen sentence encoder, of which a linear layer on top is trained.
+
+    Args:
+        encoder: without a layer of its own yet.
+        base: captions to the frozen encoder's embeddings.
+        embedding_dim: width of the layer.
+        first: draws its first weights.
+    """
+
+    def __init__(
+        self,
+        encoder: SentenceEncoder,
+        base: Callable[[list[str]], np.ndarray],
+        embedding_dim: int,
+        first: torch.Generator,
+    ) -> None:
+        self._encoder, self._base = encoder, base
+        self.module = _linear(encoder.base_dim, embedding_dim, first)
+
+    def inputs(self, captions: list[str]) -> Tensor:
+        """The frozen encoder's embeddings, (captions, base_dim) float32."""
+        return torch.from_numpy(self._base(captions))
+
+    @torch.no_grad()
+    def encode(self, captions: list[str]) -> np.ndarray:
+        """Embeddings as they stand."""
+        device = self.module.weight.device
+        return self.module(self.inputs(captions).to(device)).cpu().numpy()
+
+    def save(self, path: Path) -> None:
+        """Write the frozen encoder and its layer as one folder."""
+        self._encoder.projection = self.module
+        self._encoder.save(path)
+        self._encoder.projection = None
+
+
+class TextTraining:
+    """One training of a text encoder: RMSprop on the joint embedding loss, epoch by epoch.
+
+    A step takes one image and one of its captions from each of min(``batch_classes``, classes)
+    classes; an epoch is as many steps as there are classes, and the learning rate is multiplied by
+    ``decay`` after each. Features are standardised by the training set's mean and deviation.
+
+    Args:
+        data: the training classes' images.
+        tower: the captions' side.
+        embedding_dim: width of a caption's embedding.
+        first: draws the first weights of the images' side.
+        learning_rate: of RMSprop, in the first epoch.
+        decay: factor on the learning rate after each epoch.
+        batch_classes: classes in a step, at most.
+        seed: of every draw of a batch.
+        device: where to train.
+        amp: matrix products in bfloat16.
+
+    Raises:
+        UserError: fewer than two classes.
+    """
+
+    def __init__(
+        self,
+        data: CaptionedFeatures,
+        tower: TextTower,
+        *,
+        embedding_dim: int,
+        first: torch.Generator,
+        learning_rate: float,
+        decay: float,
+        batch_classes: int,
+        seed: int,
+        device: str,
+        amp: bool,
+    ) -> None:
+        self._classes = [np.flatnonzero(data.class_ids == c) for c in np.unique(data.class_ids)]
+        if len(self._classes) < 2:
+            raise UserError(
+                f"text encoder: found {len(self._classes)} training classes, expected at least 2"
+            )
+        self._batch_classes, self._device, self._amp = batch_classes, device, amp
+        self._rate = learning_rate
+        self.epoch = 0  # epochs done
+        self.tower = tower
+        tower.module.to(device)
+        project = _image_projection(data.features.shape[1], embedding_dim, first)
+        self.image_side = ImageSide(Standardiser.of(data.features), project)
+        self.image_side.project.to(device)
+        features = self.image_side.standardise(data.features)
+        self._features = torch.from_numpy(features).to(device)
+        distinct, self._caption_rows = _distinct_captions(data.captions)
+        self._inputs = tower.inputs(distinct).to(device)
+        trained = [*tower.module.parameters(), *self.image_side.project.parameters()]
+        self._optimizer = torch.optim.RMSprop(trained, learning_rate)
+        self._schedule = torch.optim.lr_scheduler.ExponentialLR(self._optimizer, decay)
+        self._draws = np.random.default_rng(seed)
+
+    def run_epoch(self) -> float:
+        """Train for one epoch; the mean loss of its steps.
+
+        Raises:
+            UserError: when the loss stopped being a number.
+        """
+        total = torch.zeros((), device=self._device)
+        for _ in self._classes:
+            total += self._step()
+        self._schedule.step()
+        self.epoch += 1
+        loss = float(total) / len(self._classes)
+        if not np.isfinite(loss):
+            raise UserError(
+                f"text encoder: the loss became {loss} in epoch {self.epoch} at learning rate "
+                f"{self._rate}; expected a finite number, try a smaller learning rate"
+            )
+        return loss
+
+    def _step(self) -> Tensor:
+        images, texts = _draw_batch(
+            self._draws, self._classes, self._caption_rows, self._batch_classes
+        )
+        kind = torch.device(self._device).type
+        with torch.autocast(kind, torch.bfloat16, enabled=self._amp):
+            text = self.tower.module(self._inputs[texts])
+            image = self.image_side.project(self._features[images])
+        # In float32: bfloat16 scores are coarser than the margin of 1 once they are large.
+        loss = joint_embedding_loss(image.float(), text.float())
+        self._optimizer.zero_grad()
+        loss.backward()
+        self._optimizer.step()
+        return loss.detach()
+
+    def scores(self, held_out: CaptionedFeatures) -> TextScores:
+        """How well the encoder tells held-out classes apart."""
+        return text_scores(self.tower.encode, self.image_side, held_out)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the next epoch depends on."""
+        return {
+            "epoch": self.epoch,
+            "text": self.tower.module.state_dict(),
+            "image": self.image_side.project.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "schedule": self._schedule.state_dict(),
+            "draws": json.dumps(self._draws.bit_generator.state),
+        }
+
+    def load_sides(self, state: dict[str, Any]) -> None:
+        """Take the weights of both sides from a `state_dict`, and nothing else."""
+        self.tower.module.load_state_dict(state["text"])
+        self.image_side.project.load_state_dict(state["image"])
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from where `state_dict` was taken."""
+        self.epoch = state["epoch"]
+        self.load_sides(state)
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._schedule.load_state_dict(state["schedule"])
+        self._draws.bit_generator.state = json.loads(state["draws"])
+
+
 def train_text_encoder(
     captions: Sequence[Sequence[str]],
     class_ids: np.ndarray,
@@ -58,20 +266,14 @@ def train_text_encoder(
     epochs: int = 200,
     learning_rate: float = 7e-4,
     decay: float = 0.98,
-    batch_classes: int = 40,
+    batch_classes: int = BATCH_CLASSES,
     seed: int = 0,
     device: str = "cpu",
     on_epoch: Callable[[TextEpoch], None] | None = None,
     validation: CaptionedFeatures | None = None,
     amp: bool = False,
 ) -> CharCnnRnn:
-    """Train a text encoder so that captions score high with the features of their own class.
-
-    RMSprop; a step takes one image and one of its captions from each of
-    min(``batch_classes``, classes) classes; an epoch is as many steps as there are classes, and
-    the learning rate is multiplied by ``decay`` after each. Features are standardised by the
-    training set's mean and deviation, and a linear layer trained along maps them where their width
-    is not ``embedding_dim``. ``seed`` settles everything.
+    """Train a char-CNN-RNN so that captions score high with the features of their own class.
 
     Args:
         captions: the captions of each image.
@@ -80,10 +282,10 @@ def train_text_encoder(
         variant: see ``CharCnnRnn``.
         embedding_dim: width of a caption's embedding.
         epochs: how often all classes are gone through.
-        learning_rate: of RMSprop, in the first epoch.
+        learning_rate: see ``TextTraining``, as for the rest.
         decay: factor on the learning rate after each epoch.
         batch_classes: classes in a step, at most.
-        seed: of the first weights and of every draw.
+        seed: settles everything.
         device: where to train.
         on_epoch: called after each epoch.
         validation: images of held-out classes, scored after each epoch.
@@ -92,81 +294,55 @@ def train_text_encoder(
     Raises:
         UserError: fewer than two classes, or the loss stopped being a number.
     """
-    classes = [np.flatnonzero(class_ids == class_id) for class_id in np.unique(class_ids)]
-    if len(classes) < 2:
-        raise UserError(f"text encoder: found {len(classes)} training classes, expected at least 2")
-    generator = torch.Generator().manual_seed(seed)
-    encoder = CharCnnRnn(variant, embedding_dim)
-    encoder.reset_parameters(generator)
-    encoder.to(device)
-    standardise = _Standardiser(image_features)
-    features = torch.from_numpy(standardise(image_features)).to(device)
-    project = _image_projection(features.shape[1], embedding_dim, generator).to(device)
-    indices, caption_rows = _character_rows(captions, device)
-
-    optimizer = torch.optim.RMSprop([*encoder.parameters(), *project.parameters()], learning_rate)
-    schedule = torch.optim.lr_scheduler.ExponentialLR(optimizer, decay)
-    draws = np.random.default_rng(seed)
-    for epoch in range(1, epochs + 1):
-        total = torch.zeros((), device=device)
-        for _ in classes:
-            images, texts = _draw_batch(draws, classes, caption_rows, batch_classes)
-            with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=amp):
-                text = encoder(indices[texts])
-                image = project(features[images])
-            # In float32: bfloat16 scores are coarser than the margin of 1 once they are large.
-            loss = joint_embedding_loss(image.float(), text.float())
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            total += loss.detach()
-        schedule.step()
-        mean_loss = float(total) / len(classes)
-        if not np.isfinite(mean_loss):
-            raise UserError(
-                f"text encoder: the loss became {mean_loss} in epoch {epoch} at learning rate "
-                f"{learning_rate}; expected a finite number, try a smaller learning rate"
-            )
+    first = torch.Generator().manual_seed(seed)
+    tower = new_char_tower(variant, embedding_dim, first)
+    training = TextTraining(
+        CaptionedFeatures(captions, class_ids, image_features),
+        tower,
+        embedding_dim=embedding_dim,
+        first=first,
+        learning_rate=learning_rate,
+        decay=decay,
+        batch_classes=batch_classes,
+        seed=seed,
+        device=device,
+        amp=amp,
+    )
+    while training.epoch < epochs:
+        loss = training.run_epoch()
         if on_epoch is not None:
-            accuracy = None
-            if validation is not None:
-                accuracy = _validate(encoder, project, standardise, validation)
-            on_epoch(TextEpoch(epoch, epochs, mean_loss, accuracy, encoder))
-    return encoder
+            scores = training.scores(validation) if validation is not None else None
+            on_epoch(TextEpoch(training.epoch, epochs, loss, scores))
+    return tower.module
 
 
-class _Standardiser:
-    """(x − mean) / deviation by the statistics of the training features."""
-
-    def __init__(self, features: np.ndarray) -> None:
-        self.mean = features.mean(axis=0, dtype=np.float64)
-        deviation = features.std(axis=0, dtype=np.float64)
-        # A constant column says nothing; its deviation is rounding noise that must not be blown up.
-        constant = deviation <= 1e-6 * np.abs(self.mean)
-        self.scale = np.where(constant, 0, 1 / np.where(constant, 1, deviation))
-
-    def __call__(self, features: np.ndarray) -> np.ndarray:
-        return ((features - self.mean) * self.scale).astype(np.float32)
+def new_char_tower(variant: Variant, embedding_dim: int, first: torch.Generator) -> CharTower:
+    """A char-CNN-RNN with its first weights."""
+    encoder = CharCnnRnn(variant, embedding_dim)
+    encoder.reset_parameters(first)
+    return CharTower(encoder)
 
 
 def _image_projection(width: int, embedding_dim: int, generator: torch.Generator) -> nn.Module:
     """The layer that maps image features to the text's width, where that is another one."""
     if width == embedding_dim:
         return nn.Identity()
+    return _linear(width, embedding_dim, generator)
+
+
+def _linear(width: int, embedding_dim: int, first: torch.Generator) -> nn.Linear:
+    """A layer that starts as the char-CNN-RNN's do."""
     layer = nn.Linear(width, embedding_dim)
     for parameter in layer.parameters():
-        nn.init.uniform_(parameter, -0.08, 0.08, generator=generator)
+        nn.init.uniform_(parameter, -0.08, 0.08, generator=first)
     return layer
 
 
-def _character_rows(
-    captions: Sequence[Sequence[str]], device: str
-) -> tuple[Tensor, list[list[int]]]:
-    """Character indices of the distinct captions, and each image's rows among them."""
+def _distinct_captions(captions: Sequence[Sequence[str]]) -> tuple[list[str], list[list[int]]]:
+    """The distinct captions, and each image's rows among them."""
     distinct = dict.fromkeys(caption for group in captions for caption in group)
     place = {caption: row for row, caption in enumerate(distinct)}
-    rows = [[place[caption] for caption in group] for group in captions]
-    return characters(list(distinct)).to(device), rows
+    return list(distinct), [[place[caption] for caption in group] for group in captions]
 
 
 def _draw_batch(
@@ -182,24 +358,26 @@ def _draw_batch(
     return images, texts
 
 
-def _validate(
-    encoder: CharCnnRnn,
-    project: nn.Module,
-    standardise: _Standardiser,
-    validation: CaptionedFeatures,
-) -> float:
-    """Zero-shot accuracy on held-out classes, each known by at most 100 of its captions."""
+def text_scores(
+    encode: Callable[[list[str]], np.ndarray],
+    image_side: Callable[[np.ndarray], np.ndarray],
+    held_out: CaptionedFeatures,
+) -> TextScores:
+    """Zero-shot accuracy and AP@50 on classes, each known by at most 100 of its captions.
+
+    Args:
+        encode: captions to embeddings.
+        image_side: image features to the same space.
+        held_out: images of classes that neither was trained on.
+    """
     texts, text_classes = [], []
-    for class_id in np.unique(validation.class_ids):
-        images = np.flatnonzero(validation.class_ids == class_id)
-        own = list(dict.fromkeys(text for image in images for text in validation.captions[image]))
-        # Evenly spread over the class's images, the same ones in every epoch.
-        chosen = own[:: -(-len(own) // _VALIDATION_CAPTIONS)]
+    for class_id in np.unique(held_out.class_ids):
+        images = np.flatnonzero(held_out.class_ids == class_id)
+        own = list(dict.fromkeys(text for image in images for text in held_out.captions[image]))
+        # Evenly spread over the class's images, the same ones every time.
+        chosen = own[:: -(-len(own) // _PROTOTYPE_CAPTIONS)]
         texts += chosen
         text_classes += [class_id] * len(chosen)
-    features = torch.from_numpy(standardise(validation.features))
-    with torch.no_grad():
-        mapped = project(features.to(encoder.projection.weight.device)).cpu().numpy()
-    return zero_shot_accuracy(
-        encoder.encode(texts), np.array(text_classes), mapped, validation.class_ids
-    )
+    known = (encode(texts), np.array(text_classes))
+    images = (image_side(held_out.features), held_out.class_ids)
+    return TextScores(zero_shot_accuracy(*known, *images), average_precision_at_50(*known, *images))

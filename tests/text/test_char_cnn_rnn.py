@@ -2,6 +2,7 @@
 
 import json
 import struct
+import warnings
 
 import numpy as np
 import pytest
@@ -224,6 +225,35 @@ def test_wrong_shapes_are_refused_by_name(tmp_path):
     save_file(tensors, path, metadata)
     with pytest.raises(UserError, match=r"'conv3\.bias' has shape missing, expected \(256,\)"):
         load_text_encoder(path)
-    save_file(tensors, path, {**metadata, "variant": "medium"})
+    [(name, settings)] = metadata.items()
+    save_file(tensors, path, {name: settings.replace("short", "medium")})
     with pytest.raises(UserError, match="medium"):
         load_text_encoder(path)
+
+
+def test_long_captions_are_cut_with_one_warning_that_counts_them():
+    encoder = random_encoder("short", 8)
+    long = "a rose " * 40
+    with pytest.warns(UserWarning, match="2 of 3 captions are longer than 201 characters") as found:
+        embeddings = encoder.encode([long, "a rose", long + "!"])
+    assert len(found) == 1
+    np.testing.assert_array_equal(embeddings[0], embeddings[2])
+
+
+@pytest.mark.parametrize(
+    "caption", ["", "花が咲く", "🌼" * 300, "\x00\ud800", "İstanbul ß ﬁ", "\n\t "]
+)
+def test_any_unicode_is_a_caption(caption):
+    encoder = random_encoder("short", 8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert np.isfinite(encoder.encode([caption])).all()
+
+
+def test_equal_encoders_are_equal_files(tmp_path):
+    """Caches know an encoder by its bytes, and another process must write the same."""
+    written = []
+    for number in range(12):
+        random_encoder("short", 8).save(tmp_path / "encoder.safetensors")
+        written.append((tmp_path / "encoder.safetensors").read_bytes())
+        assert written[number] == written[0]

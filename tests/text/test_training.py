@@ -6,7 +6,14 @@ import torch
 
 from sdn_ray.errors import UserError
 from sdn_ray.metrics.retrieval import zero_shot_accuracy
-from sdn_ray.text.training import CaptionedFeatures, joint_embedding_loss, train_text_encoder
+from sdn_ray.text.training import (
+    CaptionedFeatures,
+    SentenceTower,
+    TextTraining,
+    joint_embedding_loss,
+    new_char_tower,
+    train_text_encoder,
+)
 
 COLOURS = {
     "red": (1, 0, 0),
@@ -72,8 +79,7 @@ def test_training_learns_and_reports():
     assert [report.epoch for report in reports] == list(range(1, 9))
     assert {report.epochs for report in reports} == {8}
     assert reports[-1].loss < reports[0].loss / 2
-    assert reports[-1].validation_accuracy > 0.8  # chance is 1/6
-    assert reports[-1].encoder is encoder
+    assert reports[-1].validation.zero_shot_accuracy > 0.8  # chance is 1/6
     standardised = (held_out.features - data.features.mean(0)) / data.features.std(0)
     texts = encoder.encode([f"petals are {name}" for name in COLOURS])
     own = zero_shot_accuracy(texts, np.arange(6), standardised, held_out.class_ids)
@@ -127,3 +133,64 @@ def test_one_class_is_refused():
     data = toy()
     with pytest.raises(UserError, match="found 1 training classes"):
         train_text_encoder(data.captions[:8], data.class_ids[:8], data.features[:8])
+
+
+def new_training(data, tower=None, embedding_dim=3):
+    first = torch.Generator().manual_seed(3)
+    return TextTraining(
+        data,
+        tower or new_char_tower("short", embedding_dim, first),
+        embedding_dim=embedding_dim,
+        first=first,
+        learning_rate=7e-4,
+        decay=0.98,
+        batch_classes=4,
+        seed=3,
+        device="cpu",
+        amp=True,
+    )
+
+
+def test_a_training_goes_on_from_its_state_bit_for_bit(tmp_path):
+    whole = new_training(toy(width=5), embedding_dim=4)
+    losses = [whole.run_epoch() for _ in range(4)]
+    begun = new_training(toy(width=5), embedding_dim=4)
+    begun.run_epoch()
+    torch.save(begun.state_dict(), tmp_path / "state.pt")
+    rest = new_training(toy(width=5), embedding_dim=4)
+    rest.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    assert rest.epoch == 1
+    assert [rest.run_epoch() for _ in range(3)] == losses[1:]
+    assert torch.equal(weights(rest.tower.module), weights(whole.tower.module))
+    assert torch.equal(weights(rest.image_side.project), weights(whole.image_side.project))
+
+
+class FrozenColours:
+    """Stands for a pretrained encoder: each colour word has its own place."""
+
+    base_dim = 6
+
+    def __init__(self):
+        self.encoded = []
+
+    def base(self, captions):
+        self.encoded += captions
+        places = [next(i for i, name in enumerate(COLOURS) if name in text) for text in captions]
+        return np.eye(6, dtype=np.float32)[places]
+
+
+def test_of_a_frozen_encoder_a_linear_layer_is_trained():
+    data, held_out, frozen = toy(), toy(seed=9), FrozenColours()
+    tower = SentenceTower(frozen, frozen.base, 3, torch.Generator().manual_seed(0))
+    training = new_training(data, tower)
+    before = tower.module.weight.detach().clone()
+    for _ in range(150):
+        training.run_epoch()
+    assert not torch.equal(before, tower.module.weight)
+    assert len(frozen.encoded) == 18  # every distinct caption once
+    scores = training.scores(held_out)
+    assert scores.zero_shot_accuracy > 0.8
+    assert scores.ap_at_50 == pytest.approx(1 / 6)  # all 48 images, 8 of each class
+    found = tower.encode(["a red flower"])
+    expected = tower.module.weight.detach().numpy()[:, 0] + tower.module.bias.detach().numpy()
+    np.testing.assert_allclose(found, expected[None], rtol=1e-6)

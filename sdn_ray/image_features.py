@@ -1,0 +1,91 @@
+"""Fixed features of many images, made once by Ray Data: what a text encoder is trained against."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sdn_ray.config import DatasetConfig, ExperimentConfig
+from sdn_ray.data.image_sets import read_real
+from sdn_ray.data.prepared import PreparedImages
+from sdn_ray.data.rows import CaptionedImage
+from sdn_ray.data.splits import ClassSplit
+from sdn_ray.files import file_hash, fingerprint, replacing
+from sdn_ray.models.features import TEACHER, ImageFeatures
+from sdn_ray.prepare import OnProgress, cache_folder
+from sdn_ray.requests import batched
+from sdn_ray.streaming import BatchWorker, Row, actor_device, stream
+
+_AT_ONCE = 256  # images of a batch
+
+
+def feature_source(
+    config: ExperimentConfig, teacher: Path | None, split: ClassSplit
+) -> dict[str, Any]:
+    """What makes the features of a configuration, as an encoder's folder keeps it."""
+    return {
+        "config": {"dataset": {"name": config.dataset.name}},
+        "split": split.to_dict(),
+        "features": config.text.features,
+        "teacher": str(teacher) if teacher else None,
+        "plan": config.teacher.plan,
+        "image_size": config.dataset.image_size,
+    }
+
+
+def prepare_features(
+    images: PreparedImages, source: dict[str, Any], config: DatasetConfig, on_progress: OnProgress
+) -> Path:
+    """The file of a prepared data set's features, .npy (rows, width) float32, made or kept."""
+    maker = file_hash(source["teacher"]) if source["features"] == TEACHER else source["features"]
+    key = fingerprint("features", images.key, len(images.dataset.rows), maker, source["plan"])
+    path = cache_folder(config) / f"features-{key}.npy"
+    if not path.exists():
+        rows = [{"row": row} for row in range(len(images.dataset.rows))]
+        found = _features(rows, source, str(images.array_path), on_progress)
+        with replacing(path) as partial:
+            np.save(partial, found)
+    return path
+
+
+def features_of(
+    rows: Sequence[CaptionedImage], source: dict[str, Any], on_progress: OnProgress
+) -> np.ndarray:
+    """The features of image files, (rows, width) float32."""
+    paths = [{"path": str(row.image_path)} for row in rows]
+    return _features(paths, source, None, on_progress)
+
+
+def _features(
+    rows: list[Row], source: dict[str, Any], array: str | None, on_progress: OnProgress
+) -> np.ndarray:
+    batches = list(batched(rows, _AT_ONCE))
+    found: list[np.ndarray] = []
+    for features in stream(batches, FeatureWorker, {"source": source, "array": array}):
+        found.append(features)
+        on_progress("image features", sum(map(len, found)), len(rows))
+    return np.concatenate(found)
+
+
+class FeatureWorker(BatchWorker):
+    """The features of batches of images.
+
+    Args:
+        source: see `feature_source`.
+        array: of prepared images, .npy; without it rows are image files.
+    """
+
+    def __init__(self, source: dict[str, Any], array: str | None) -> None:
+        self._features = ImageFeatures(
+            source["features"], source["teacher"], source["plan"], actor_device()
+        )
+        self._array = np.load(array, mmap_mode="r") if array else None
+        self._size = source["image_size"]
+
+    def __call__(self, rows: list[Row]) -> np.ndarray:
+        """(batch, width) float32."""
+        if self._array is not None:
+            return self._features(self._array[[row["row"] for row in rows]])
+        size = self._size
+        return self._features(np.stack([read_real(Path(row["path"]), size, size) for row in rows]))

@@ -1,0 +1,213 @@
+"""The training of a text encoder as a job: its run folder, scores and MLflow around the epochs."""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from sdn_ray.config import ExperimentConfig
+from sdn_ray.data.prepared import PreparedImages
+from sdn_ray.data.splits import ClassSplit
+from sdn_ray.distillation.checkpoints import (
+    latest_checkpoint,
+    load_checkpoint,
+    remove_partial_files,
+    save_checkpoint,
+)
+from sdn_ray.distillation.loop import ProgressReport
+from sdn_ray.errors import UserError
+from sdn_ray.export import TrackedRun
+from sdn_ray.files import file_hash, making_folder, sole_writer, write_text
+from sdn_ray.pictures import loss_curves
+from sdn_ray.prepare_text import captioned_features, new_training, scores_line
+from sdn_ray.text.encoders import ENCODER_FILE
+from sdn_ray.text.training import CaptionedFeatures, TextScores, TextTraining
+from sdn_ray.tracking import Recorder
+from sdn_ray.worker import Terminal, read_metrics
+
+EXPORT = "text_encoder"
+_STAGE = "text"
+
+
+@dataclass(frozen=True)
+class TextJob:
+    """All that the worker needs to know; every path is absolute and seen by it."""
+
+    config: ExperimentConfig
+    run: Path
+    images: PreparedImages
+    split: ClassSplit
+    features: Path  # .npy, (rows of images, width) float32
+    source: dict[str, Any]  # what makes such features
+    tracked: TrackedRun
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run has its encoder."""
+        return (self.run / EXPORT).is_dir()
+
+    def storage(self) -> None:
+        """Nothing: an encoder is small, and lies in the run folder."""
+
+    def start(
+        self,
+        terminal: Terminal,
+        report: Callable[[dict[str, Any]], None],
+        measure: Callable[[ProgressReport], None],
+        *,
+        rank: int,
+        world_size: int,
+        device: str,
+    ) -> bool:
+        """Train, from the last checkpoint if there is one; whether it came to the end."""
+        with sole_writer(self.run):
+            return TextWorker(self, terminal, report, device).run()
+
+    def part(self, class_ids: tuple[int, ...]) -> CaptionedFeatures:
+        """The images of some classes."""
+        features = np.load(self.features, mmap_mode="r")
+        return captioned_features(self.images, class_ids, lambda rows: np.asarray(features[rows]))
+
+
+class TextWorker:
+    """One training of a text encoder, and its run folder.
+
+    Args:
+        job: what to train.
+        terminal: where progress is shown.
+        report: called with the metrics of each epoch.
+        device: where to train.
+    """
+
+    def __init__(
+        self,
+        job: TextJob,
+        terminal: Terminal,
+        report: Callable[[dict[str, Any]], None],
+        device: str,
+    ) -> None:
+        self.job, self.terminal, self.report = job, terminal, report
+        self.text = job.config.text
+        self.training = new_training(job.config, job.part(job.split.train), device)
+        self.held_out = job.part(job.split.validation) if job.split.validation else None
+        self.recorder = Recorder(job.tracked, terminal.line)
+        self.best: dict[str, Any] | None = None  # epoch, accuracy and state of the best epoch
+
+    def run(self) -> bool:
+        """Train to the exported encoder; False when the user asked to stop."""
+        self._restore()
+        while not self._done():
+            if self.terminal.stop_wanted:
+                return False
+            self._epoch()
+        if not self.job.finished:
+            self._export()
+        return True
+
+    def _done(self) -> bool:
+        if self.training.epoch >= self.text.epochs:
+            return True
+        stale = self.training.epoch - self.best["epoch"] if self.best else 0
+        return self.text.patience is not None and stale >= self.text.patience
+
+    def _restore(self) -> None:
+        folder = self.job.run / "checkpoints"
+        remove_partial_files(folder)
+        path = latest_checkpoint(folder)
+        if path is None:
+            return
+        state = load_checkpoint(path)
+        for name, now in self._identity().items():
+            if state["identity"][name] != now:
+                raise UserError(
+                    f"--resume: {name}: found {now}, but {path} was written with "
+                    f"{state['identity'][name]}; expected the same data and settings as before"
+                )
+        self.training.load_state_dict(state["training"])
+        self.best = state["best"]
+        kept = [r for r in read_metrics(self.job.run) if r["epoch"] <= self.training.epoch]
+        lines = "".join(json.dumps(record) + "\n" for record in kept)
+        write_text(self.job.run / "metrics.jsonl", lines)
+        self.terminal.line(f"going on after epoch {self.training.epoch} ({path.name})")
+
+    def _identity(self) -> dict[str, Any]:
+        """What the epochs depend on."""
+        config, job = self.job.config, self.job
+        return {
+            "seed": config.seed,
+            "text": {
+                k: v for k, v in asdict(config.text).items() if k not in ("epochs", "patience")
+            },
+            "prepared images": job.images.key,
+            "training classes": list(job.split.train),
+            "image features": file_hash(job.features),
+        }
+
+    def _epoch(self) -> None:
+        loss = self.training.run_epoch()
+        scores = self.training.scores(self.held_out) if self.held_out else None
+        epoch = self.training.epoch
+        metrics: dict[str, Any] = {"epoch": epoch, "loss": loss}
+        if scores:
+            metrics |= {f"validation/{name}": value for name, value in asdict(scores).items()}
+        if scores and (self.best is None or scores.zero_shot_accuracy > self.best["accuracy"]):
+            state = self.training.state_dict()
+            kept = {side: _clone(state[side]) for side in ("text", "image")}
+            self.best = {"epoch": epoch, "accuracy": scores.zero_shot_accuracy, **kept}
+        state = {
+            "training": self.training.state_dict(),
+            "best": self.best,
+            "identity": self._identity(),
+        }
+        save_checkpoint(self.job.run / "checkpoints", state, epoch, False)
+        with (self.job.run / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(metrics) + "\n")
+        self._show(metrics, scores)
+        self.report(metrics)
+
+    def _show(self, metrics: dict[str, Any], scores: TextScores | None) -> None:
+        epoch, detail = metrics["epoch"], f"loss {metrics['loss']:.3f}{scores_line(scores)}"
+        self.terminal.progress("training the text encoder", epoch, self.text.epochs, detail)
+        values = {k: v for k, v in metrics.items() if k != "epoch"}
+        self.recorder.metrics(values, epoch)
+
+    def _export(self) -> None:
+        """The best epoch's encoder, its scores on the test classes, and the curves."""
+        run, training = self.job.run, self.training
+        chosen = training.epoch
+        if self.best:
+            training.load_sides(self.best)
+            chosen = self.best["epoch"]
+        self.terminal.line(f"text encoder: that of epoch {chosen} of {training.epoch}")
+        scores: dict[str, float] = {}
+        if self.job.config.evaluation.score_test and self.job.split.test:
+            scores = asdict(training.scores(self.job.part(self.job.split.test)))
+        write_text(run / "scores.json", json.dumps(scores, indent=1))
+        history = read_metrics(run)
+        loss_curves(run / "curves.png", history, [_STAGE] * len(history))
+        with making_folder(run / EXPORT) as partial:
+            export_encoder(training, partial, self.job.source)
+        self.recorder.metrics({f"test/{k}": v for k, v in scores.items()}, chosen)
+        self.recorder.file(run / "curves.png")
+        self.recorder.folder(run / EXPORT, EXPORT)
+
+
+def export_encoder(training: TextTraining, folder: Path, source: dict[str, Any]) -> None:
+    """Write both sides as they stand into a folder that is being made."""
+    whole = folder / "encoder"
+    training.tower.save(whole)
+    if whole.is_dir():  # a sentence encoder has a folder of files
+        for path in whole.iterdir():
+            path.rename(folder / path.name)
+        whole.rmdir()
+    else:
+        whole.rename(folder / ENCODER_FILE)
+    training.image_side.save(folder, source)
+
+
+def _clone(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: value.detach().cpu().clone() for name, value in state.items()}

@@ -1,0 +1,112 @@
+"""python -m sdn_ray.train_text: a text encoder from captioned images, on Ray Train."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.table import Table
+
+from sdn_ray.checks import check_text_training
+from sdn_ray.cluster import Display, Monitor, Reporter, start_ray, watch, worker_resources
+from sdn_ray.command import run_command
+from sdn_ray.config import ExperimentConfig
+from sdn_ray.data.rows import CaptionedDataset
+from sdn_ray.data.splits import ClassSplit, split_classes
+from sdn_ray.distributed import fit
+from sdn_ray.errors import UserError
+from sdn_ray.export import TrackedRun
+from sdn_ray.files import write_text
+from sdn_ray.image_features import feature_source, prepare_features
+from sdn_ray.models.features import TEACHER
+from sdn_ray.prepare import on_ray, prepare_images, prepare_teacher, read_dataset
+from sdn_ray.runs import begin_run, read_run_arguments, run_to_its_end
+from sdn_ray.text_worker import EXPORT, TextJob
+from sdn_ray.tracking import open_experiment
+from sdn_ray.worker import read_metrics
+
+PROG = "python -m sdn_ray.train_text"
+DESCRIPTION = (
+    "Train a text encoder on the training classes of a data set: captions against fixed image "
+    "features, by the symmetric structured joint embedding loss. The options are those of "
+    "sdn_ray.train; `text` says what is trained."
+)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The command; returns its exit status."""
+    config, run, _ = read_run_arguments(PROG, DESCRIPTION, arguments)
+    check_text_training(config)
+    uri, experiment = open_experiment(config.tracking)
+    dataset = read_dataset(config.dataset)
+    split = split_classes(
+        dataset,
+        validation_classes=config.dataset.validation_classes,
+        test_classes=config.dataset.test_classes,
+        seed=config.dataset.split_seed,
+    )
+    if config.text.patience and not split.validation:
+        raise UserError(
+            "text.patience: needs validation classes to stop by; found dataset.validation_classes 0"
+        )
+    start_ray()
+    resources = worker_resources(config.training)
+    tags = {"sdn_ray.command": "train_text", "sdn_ray.encoder": config.text.encoder}
+    tracked = begin_run(config, run, uri, experiment, tags)
+
+    def train(display: Display) -> bool:
+        return _train(config, run, dataset, split, tracked, resources, display)
+
+    run_to_its_end(train, run, tracked, PROG)
+    _summarise(run, uri)
+    return 0
+
+
+def _train(
+    config: ExperimentConfig,
+    run: Path,
+    dataset: CaptionedDataset,
+    split: ClassSplit,
+    tracked: TrackedRun,
+    resources: dict[str, float],
+    display: Display,
+) -> bool:
+    """Prepare and train; whether it came to the end."""
+    images = prepare_images(dataset, config.dataset, display.progress)
+    write_text(run / "split.json", json.dumps(split.to_dict()))
+    monitor = Monitor.remote()
+    reporter = Reporter(monitor)
+    teacher = None
+    if config.text.features == TEACHER:
+        teacher = watch(
+            lambda: prepare_teacher(config, images, split, on_ray(resources), reporter),
+            monitor,
+            display,
+            checkpoints=False,
+        )
+    source = feature_source(config, teacher, split)
+    features = prepare_features(images, source, config.dataset, display.progress)
+    job = TextJob(config, run, images, split, features, source, tracked)
+    failures = config.training.max_failures
+
+    def work() -> bool:
+        return fit(job, 1, resources, reporter, (run.name, ""), max_failures=failures)
+
+    return watch(work, monitor, display, checkpoints=True)
+
+
+def _summarise(run: Path, uri: str) -> None:
+    """The table at the end of a run."""
+    display = Display()
+    scores = json.loads((run / "scores.json").read_text(encoding="utf-8"))
+    if scores:
+        table = Table("test classes", "score", title=run.name, title_justify="left")
+        for name, value in scores.items():
+            table.add_row(name, f"{value:.4f}")
+        display.console.print(table)
+    display.line(f"last epoch: loss {read_metrics(run)[-1]['loss']:.4g}")
+    display.line(f"encoder: {run / EXPORT} (for --text.weights, and evaluate --text-encoder)")
+    display.line(f"MLflow:  mlflow ui --backend-store-uri {uri}")
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_command(main, None))

@@ -1,0 +1,104 @@
+"""Training a text encoder as a job, on real photographs."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from mlflow.tracking import MlflowClient
+
+from sdn_ray import evaluate, train_text
+from sdn_ray.errors import UserError
+from sdn_ray.files import file_hash
+from tests.integration.small import checkpoints, wait_for
+
+ROOT = Path(__file__).parents[2]
+CONFIG = """
+dataset:
+  {{name: oxford_flowers, root: {root}, image_size: 64, validation_classes: 2, cache: {cache}}}
+teacher: {{weights: {teacher}}}
+text: {{variant: short, embedding_dim: 32, epochs: 6}}
+training: {{cpus_per_worker: 1}}
+tracking: {{uri: "sqlite:///{folder}/mlflow.db"}}
+"""
+
+
+@pytest.fixture
+def config(ray_cluster, reference, shared, tmp_path):
+    path = tmp_path / "text.yaml"
+    teacher = shared / "weights" / "vgg19_pruned16x.safetensors"
+    path.write_text(
+        CONFIG.format(root=reference, cache=tmp_path / "cache", teacher=teacher, folder=tmp_path)
+    )
+    return path
+
+
+def start(*arguments, log):
+    with log.open("ab") as file:
+        return subprocess.Popen(
+            [sys.executable, "-m", "sdn_ray.train_text", *map(str, arguments)],
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            cwd=ROOT,
+        )
+
+
+def test_an_encoder_is_trained_goes_on_after_a_kill_and_is_scored(
+    config, reference, joined, tmp_path
+):
+    run, again, log = tmp_path / "run", tmp_path / "again", tmp_path / "log"
+    undisturbed = start("--config", config, "--output", run, log=log)
+    assert undisturbed.wait(240) == 0, log.read_text()
+    history = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [record["epoch"] for record in history] == [1, 2, 3, 4, 5, 6]
+    assert history[-1]["loss"] < history[0]["loss"]
+    accuracies = [record["validation/zero_shot_accuracy"] for record in history]
+    best = accuracies.index(max(accuracies)) + 1
+    assert f"that of epoch {best} of 6" in log.read_text()
+
+    killed = start("--config", config, "--output", again, log=log)
+    wait_for(lambda: checkpoints(again), killed)
+    os.kill(killed.pid, signal.SIGKILL)
+    killed.wait()
+    assert not (again / "text_encoder").exists()
+    assert start("--resume", again, log=log).wait(240) == 0, log.read_text()
+    for name in ("text_encoder.safetensors", "image_side.safetensors"):
+        found = [file_hash(folder / "text_encoder" / name) for folder in (run, again)]
+        assert found[0] == found[1], name
+
+    # The test classes' scores are those that `evaluate` finds from the folder alone.
+    scores = tmp_path / "scores.json"
+    options = ["--text-encoder", run / "text_encoder", "--reference", reference]
+    evaluate.main([*map(str, options), "--output", str(scores)])
+    found = json.loads(scores.read_text())
+    assert (found["images"], found["classes"]) == (20, 2)
+    assert found["chance"] == found["largest_class"] == 0.5
+    by_training = json.loads((run / "scores.json").read_text())
+    for name in ("zero_shot_accuracy", "ap_at_50"):
+        assert found[name] == pytest.approx(by_training[name], abs=1e-9)
+    tracked = json.loads((run / "mlflow.json").read_text())
+    recorded = MlflowClient(tracked["uri"]).get_run(tracked["run_id"])
+    assert recorded.info.status == "FINISHED"
+    assert recorded.data.metrics["test/ap_at_50"] == pytest.approx(found["ap_at_50"])
+
+
+def test_what_cannot_be_trained_is_one_clear_error(config, tmp_path):
+    def refused(*arguments):
+        with pytest.raises(UserError) as error:
+            train_text.main(["--config", str(config), "--output", str(tmp_path / "r"), *arguments])
+        return str(error.value)
+
+    assert "text.weights: found pretrained" in refused("--text.weights", "pretrained")
+    assert "text.encoder: found gpt, expected char_cnn_rnn, sentence:MODEL or clip:MODEL" in (
+        refused("--text.encoder", "gpt")
+    )
+    assert "no folder" in refused("--text.encoder", "sentence:/nowhere")
+    assert "training.workers: found 2" in refused("--training.workers", "2")
+    assert "no_such_net" in refused("--text.features", "no_such_net")
+    assert "needs validation classes" in refused(
+        "--text.patience", "2", "--dataset.validation_classes", "0"
+    )
+    assert not (tmp_path / "r").exists()
