@@ -1,5 +1,8 @@
 """What can be known to be wrong with an experiment before anything expensive starts."""
 
+import os
+import shutil
+import sysconfig
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -69,6 +72,8 @@ def check_experiment(config: ExperimentConfig) -> None:
             "generator.batch_norm: needs at least 2 images a worker, found training.batch_size "
             f"{training.batch_size} over {training.workers} workers"
         )
+    if training.compile:
+        _check_compiler()
     _check_text(config.text)
     _, colon, file = (config.evaluation.classifier or "").partition(":")
     if colon:
@@ -94,6 +99,21 @@ def _check_text(text: TextConfig) -> None:
         _expect_file(text.weights, "text.weights", "an encoder's file or folder, fit or pretrained")
     if text.weights == FIT and text.features != TEACHER:
         load_classifier(text.features)
+
+
+def _check_compiler() -> None:
+    """torch.compile writes C++ (on a GPU, C) and has it compiled."""
+    compiler = os.environ.get("CXX", "g++")
+    header = Path(sysconfig.get_path("include")) / "Python.h"
+    missing = None
+    if shutil.which(compiler) is None:
+        missing = f"no compiler {compiler}"
+    elif not header.exists():
+        missing = f"no {header} (Python's development files)"
+    if missing:
+        raise UserError(
+            f"training.compile: found {missing}; expected both, or --training.compile false"
+        )
 
 
 def check_text_training(config: ExperimentConfig) -> None:

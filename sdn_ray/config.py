@@ -168,7 +168,8 @@ class TrainingConfig:
         cpus_per_worker: CPU cores that each worker reserves. Empty: all there are, shared equally.
         precision: fp32, or bf16 autocast.
         flips: Mirror half of the images of an epoch left to right.
-        compile: Use torch.compile.
+        compile: Use torch.compile: faster steps, after a minute or so for each stage. Needs a C++
+            compiler.
         log_steps: Steps between two reports of the loss.
         checkpoint_steps: Steps between two checkpoints within an epoch. Empty: one at the end of
             each epoch.

@@ -18,6 +18,8 @@ from sdn_ray.models.generator import Generator
 from sdn_ray.models.pixels import normalise
 from sdn_ray.models.teacher import Teacher
 
+Terms = tuple[Tensor, Tensor]  # the loss, and what it is made of
+Forward = Callable[[Batch], Terms]
 GROWTH_NOISE = 0.1  # of the weights' standard deviation, see Generator.grow_samples
 
 
@@ -171,8 +173,8 @@ class Distillation:
                     f"rate ({stage.option}.learning_rate)"
                 )
 
-    def begin_stage(self, stage: Stage) -> nn.Module:
-        """Make the generator and the optimiser what a stage needs; return what the steps call."""
+    def begin_stage(self, stage: Stage) -> Forward:
+        """Make the generator and the optimiser what a stage needs; return its loss of a batch."""
         if self.generator.samples != stage.samples:
             self.generator.grow_samples(stage.samples, GROWTH_NOISE, self.options.seed)
         if self.optimizer is None:
@@ -181,20 +183,40 @@ class Distillation:
         model: nn.Module = self.generator
         if self.world_size > 1:
             model = DistributedDataParallel(self.generator)
-        return torch.compile(model) if self.options.compile else model
+        precision = torch.bfloat16 if self.options.precision == "bf16" else None
 
-    def step(self, model: nn.Module, stage: Stage, batch: Batch) -> None:
+        def forward(pixels: Tensor, embeddings: Tensor, weights: LayerWeights) -> Terms:
+            images = normalise(pixels)
+            with torch.autocast(self.device.type, precision, enabled=precision is not None):
+                output = model(embeddings)
+                loss = LOSSES[stage.loss](images, output, weights, self.teacher)
+            return loss.total, loss.terms
+
+        if not self.options.compile:
+            return lambda batch: forward(batch.images, batch.embeddings, self.weights)
+        return self._compiled(forward)
+
+    def _compiled(self, forward: Callable[[Tensor, Tensor, LayerWeights], Terms]) -> Forward:
+        """Generator, teacher and loss as one compiled graph."""
+        # The weights as a tensor, not as numbers in the graph: trials that differ in them share
+        # what was compiled.
+        values = torch.tensor([*self.weights.layers, self.weights.image], device=self.device)
+
+        def with_values(pixels: Tensor, embeddings: Tensor, values: Tensor) -> Terms:
+            *layers, image = values.unbind()
+            return forward(pixels, embeddings, LayerWeights(tuple(layers), image))
+
+        torch.compiler.reset()  # graphs of earlier stages count against a limit of recompilations
+        compiled = torch.compile(with_values, dynamic=False)
+        return lambda batch: compiled(batch.images, batch.embeddings, values)
+
+    def step(self, forward: Forward, batch: Batch) -> None:
         """One step of the optimiser; the losses stay on the device."""
-        images = normalise(batch.images)
-        with torch.autocast(
-            self.device.type, torch.bfloat16, enabled=self.options.precision == "bf16"
-        ):
-            output = model(batch.embeddings)
-            loss = LOSSES[stage.loss](images, output, self.weights, self.teacher)
+        total, terms = forward(batch)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.total.backward()
+        total.backward()
         self.optimizer.step()
-        self.unread.append(loss.terms)
+        self.unread.append(terms)
 
     def read_terms(self, stage: Stage) -> Tensor:
         """Terms of the steps since the last call, averaged over the workers: (steps, terms).
@@ -243,9 +265,9 @@ def distill(run: Distillation, batches: EpochBatches, hooks: Hooks) -> bool:
     """
     while not run.finished:
         stage = run.stages[run.position.stage]
-        model = run.begin_stage(stage)
+        forward = run.begin_stage(stage)
         while run.position.epoch < stage.epochs:
-            if _epoch(run, model, stage, batches, hooks):
+            if _epoch(run, forward, stage, batches, hooks):
                 hooks.on_checkpoint(run, False)
                 return False
             if run.position.epoch < stage.epochs:
@@ -257,14 +279,14 @@ def distill(run: Distillation, batches: EpochBatches, hooks: Hooks) -> bool:
 
 
 def _epoch(
-    run: Distillation, model: nn.Module, stage: Stage, batches: EpochBatches, hooks: Hooks
+    run: Distillation, forward: Forward, stage: Stage, batches: EpochBatches, hooks: Hooks
 ) -> bool:
     """The rest of one epoch; True when a hook asked to stop."""
     position, steps, total_epoch = run.position, len(batches), run.epochs_done
     first_step = position.step
     began = reported = time.perf_counter()
     for batch in batches.epoch(total_epoch, start=first_step):
-        run.step(model, stage, batch)
+        run.step(forward, batch)
         position.step += 1
         checkpoint = _due(position.step, run.options.checkpoint_steps, steps)
         if not (checkpoint or position.step % run.options.log_steps == 0 or position.step == steps):

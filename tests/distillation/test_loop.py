@@ -289,6 +289,16 @@ def test_every_scheme_lowers_its_loss(scheme):
         assert values[-1] < values[0]
 
 
+def test_compiled_steps_are_the_same_steps():
+    """Up to rounding: the graph is another order of the same arithmetic."""
+    plain, hooks = trained(scheme="sdn_diverse")
+    compiled, compiled_hooks = trained(scheme="sdn_diverse", compile=True)
+    for found, expected in zip(compiled_hooks.epochs, hooks.epochs, strict=True):
+        assert found.terms == pytest.approx(expected.terms, rel=1e-4)
+    for name, value in compiled.items():
+        torch.testing.assert_close(value, plain[name], rtol=1e-3, atol=1e-4)
+
+
 def test_the_optimiser_starts_anew_in_every_stage():
     seen = []
 
