@@ -41,21 +41,25 @@ def joined(ray_cluster):
 
 
 @pytest.fixture(scope="session")
-def small(ray_cluster, tmp_path_factory):
+def small_cache(tmp_path_factory):
+    """The data cache of the small experiment: prepared by whoever comes first."""
+    return tmp_path_factory.mktemp("small_cache")
+
+
+@pytest.fixture(scope="session")
+def small(ray_cluster, small_cache, tmp_path_factory):
     """The small experiment's config file and a run of it that nothing disturbed."""
     folder = tmp_path_factory.mktemp("small")
-    config = write_config(folder, folder / "cache")
+    config = write_config(folder, small_cache)
     run = folder / "undisturbed"
     status = train("--config", config, "--output", run, log=folder / "undisturbed.log")
     assert status == 0, (folder / "undisturbed.log").read_text()
     return config, run
 
 
-@pytest.fixture
-def photographs(shared, tmp_path):
+def sixty_photographs(shared, root):
     """Sixty real photographs, ten of each of six classes, in the data set's own layout."""
     source = shared / "data" / "oxford-flowers-102-64px"
-    root = tmp_path / "flowers"
     (root / "jpg").mkdir(parents=True)
     whole = read_oxford_flowers(source)
     rows = [row for class_id in range(1, 7) for row in whole.rows_of([class_id])[:10]]
@@ -70,12 +74,19 @@ def photographs(shared, tmp_path):
 
 
 @pytest.fixture
-def reference(photographs):
-    """The sixty photographs with class lists: two of the six classes are for testing."""
+def photographs(shared, tmp_path):
+    """Sixty real photographs of a test's own, to do with as it likes."""
+    return sixty_photographs(shared, tmp_path / "flowers")
+
+
+@pytest.fixture(scope="session")
+def reference(shared, tmp_path_factory):
+    """Sixty photographs with class lists (two of the six classes are for testing), to be read."""
+    root = sixty_photographs(shared, tmp_path_factory.mktemp("reference") / "flowers")
     names = [f"class_{class_id:05d}" for class_id in range(1, 7)]
-    (photographs / "text_c10" / "trainvalclasses.txt").write_text("\n".join(names[:4]))
-    (photographs / "text_c10" / "testclasses.txt").write_text("\n".join(names[4:]))
-    return photographs
+    (root / "text_c10" / "trainvalclasses.txt").write_text("\n".join(names[:4]))
+    (root / "text_c10" / "testclasses.txt").write_text("\n".join(names[4:]))
+    return root
 
 
 @pytest.fixture(scope="session")

@@ -43,9 +43,8 @@ def answer(url):
 
 
 @pytest.fixture(scope="module")
-def config(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("jobs")
-    return write_config(folder, folder / "cache")
+def config(small_cache, tmp_path_factory):
+    return write_config(tmp_path_factory.mktemp("jobs"), small_cache)
 
 
 @pytest.fixture

@@ -26,9 +26,8 @@ stage_one_fraction: {uniform: [0.2, 0.7]}
 
 
 @pytest.fixture(scope="module")
-def config(ray_cluster, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("tune")
-    return write_config(folder, folder / "cache")
+def config(ray_cluster, small_cache, tmp_path_factory):
+    return write_config(tmp_path_factory.mktemp("tune"), small_cache)
 
 
 def start(*arguments, log):

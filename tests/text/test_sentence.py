@@ -10,6 +10,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 from sdn_ray.errors import UserError
+from sdn_ray.export import export_model, load_model
+from sdn_ray.models.generator import Generator
+from sdn_ray.models.plan import Plan
 from sdn_ray.text.sentence import (
     SentenceEncoder,
     fingerprint,
@@ -316,3 +319,18 @@ def test_fingerprint_is_of_names_and_bytes(tmp_path):
     assert fingerprint(tmp_path / "first" / "a") == fingerprint(tmp_path / "second" / "a") != first
     with pytest.raises(UserError, match="not found"):
         fingerprint(tmp_path / "none")
+
+
+def test_a_model_folder_holds_its_sentence_encoder(minilm, tmp_path):
+    """As a training with such an encoder exports it: all that `generate` reads."""
+    generator = Generator(Plan.parse("4,M"), embedding_dim=6, image_size=16, fc_width=8)
+    generator.reset_parameters(0)
+    encoder = with_projection(minilm, 6)
+    encoder.save(tmp_path / "encoder")
+    export_model(tmp_path / "model", generator, tmp_path / "encoder", {})
+    model = load_model(tmp_path / "model")
+    captions = ["a red flower", "a blue one"]
+    np.testing.assert_array_equal(model.embed(captions), encoder.encode(captions))
+    [drawn] = model.draw(captions)
+    assert drawn.shape == (2, 1, 16, 16, 3)
+    assert fingerprint(tmp_path / "model" / "text_encoder") == fingerprint(tmp_path / "encoder")
