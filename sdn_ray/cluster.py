@@ -23,6 +23,7 @@ from sdn_ray.config import TrainingConfig
 from sdn_ray.errors import Interrupted, UserError
 
 Result = TypeVar("Result")
+OnProgress = Callable[[str, int, int], None]  # (what, done, total)
 
 _POLL_SECONDS = 0.25
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from sdn_ray.cluster import OnProgress
 from sdn_ray.config import DatasetConfig, ExperimentConfig
 from sdn_ray.data.image_sets import read_real
 from sdn_ray.data.prepared import PreparedImages
@@ -13,7 +14,7 @@ from sdn_ray.data.rows import CaptionedImage
 from sdn_ray.data.splits import ClassSplit
 from sdn_ray.files import file_hash, fingerprint, replacing
 from sdn_ray.models.features import TEACHER, ImageFeatures
-from sdn_ray.prepare import OnProgress, cache_folder
+from sdn_ray.prepare import cache_folder
 from sdn_ray.requests import batched
 from sdn_ray.streaming import BatchWorker, Row, actor_device, stream
 

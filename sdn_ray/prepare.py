@@ -12,6 +12,7 @@ import ray
 import torch
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from sdn_ray.cluster import OnProgress
 from sdn_ray.config import DatasetConfig, ExperimentConfig
 from sdn_ray.data.cub import read_cub
 from sdn_ray.data.decoding import decode_batch
@@ -31,7 +32,6 @@ from sdn_ray.models.teacher import load_teacher
 from sdn_ray.worker import Terminal
 
 Run = Callable[..., Any]  # calls a function with its arguments, here or elsewhere
-OnProgress = Callable[[str, int, int], None]  # (what, done, total)
 _DECODE_BATCH = 64
 DRAWING_VERSION = 1  # to raise with any change to how the embedded data set is drawn or told
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from sdn_ray.cluster import OnProgress
 from sdn_ray.config import absolute
 from sdn_ray.data.image_sets import (
     REQUEST,
@@ -22,7 +23,7 @@ from sdn_ray.export import GENERATOR, TrackedRun, load_model, tracked_run
 from sdn_ray.metrics.ssim import WINDOW
 from sdn_ray.requests import batched, row_requests
 from sdn_ray.set_workers import image_row
-from sdn_ray.streaming import OnProgress, Row, stream
+from sdn_ray.streaming import Row, stream
 
 _CHECKED_AT_ONCE = 512
 

@@ -1,6 +1,6 @@
 """Ray Data: batches of rows through a pool of actors that hold a model once each."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import pyarrow as pa
@@ -12,7 +12,6 @@ from sdn_ray.cluster import start_ray
 from sdn_ray.errors import UserError
 
 Row = dict[str, Any]
-OnProgress = Callable[[str, int, int], None]  # (what, done, total)
 
 
 class BatchWorker(Protocol):
