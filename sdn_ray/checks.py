@@ -3,12 +3,14 @@
 import os
 import shutil
 import sysconfig
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
 from sdn_ray.config import ExperimentConfig, TextConfig
 from sdn_ray.distillation.layer_weights import check_factors
 from sdn_ray.errors import UserError
+from sdn_ray.metrics.evaluation import TEST_SPLITS
 from sdn_ray.models.classifiers import load_classifier
 from sdn_ray.models.features import TEACHER
 from sdn_ray.models.plan import Plan
@@ -39,7 +41,13 @@ def teacher_plan(config: ExperimentConfig) -> Plan:
                 "16,16,M,32,32,M,64"
             )
         return Plan.parse(teacher.plan)
-    return load_teacher(teacher.weights, teacher.plan).plan
+    return _loaded_plan(teacher.weights, teacher.plan)
+
+
+@cache
+def _loaded_plan(weights: str, plan: str | None) -> Plan:
+    """Read once, however many trials of a grid have it."""
+    return load_teacher(weights, plan).plan
 
 
 def check_experiment(config: ExperimentConfig) -> None:
@@ -81,6 +89,11 @@ def check_experiment(config: ExperimentConfig) -> None:
 
 
 def _check_text(text: TextConfig) -> None:
+    if text.embeddings is not None and text.weights != FIT:
+        raise UserError(
+            f"text.embeddings: found {text.embeddings} beside text.weights {text.weights}; "
+            "expected one of them"
+        )
     if text.embeddings is not None:
         return _expect_file(text.embeddings, "text.embeddings", "an .npz file or a folder")
     check_encoder(text.encoder)
@@ -99,6 +112,25 @@ def _check_text(text: TextConfig) -> None:
         _expect_file(text.weights, "text.weights", "an encoder's file or folder, fit or pretrained")
     if text.weights == FIT and text.features != TEACHER:
         load_classifier(text.features)
+
+
+def check_sizes(config: ExperimentConfig, train_images: int, test_images: int) -> None:
+    """Refuse parts of a data set that are too small, before hours are spent on them.
+
+    Raises:
+        UserError: naming the option to change.
+    """
+    if train_images < config.training.batch_size:
+        raise UserError(
+            f"training.batch_size: found {config.training.batch_size}, expected at most the "
+            f"{train_images} training images"
+        )
+    least = TEST_SPLITS if config.evaluation.classifier else 1
+    if config.evaluation.score_test and test_images < least:
+        raise UserError(
+            f"evaluation.score_test: found {test_images} test images, expected at least {least}; "
+            "use more, or --evaluation.score_test false"
+        )
 
 
 def _check_compiler() -> None:
@@ -131,6 +163,10 @@ def check_text_training(config: ExperimentConfig) -> None:
             f"{FIT} and no text.embeddings"
         )
     _check_text(text)
+    if config.storage:
+        raise UserError(
+            f"storage: found {config.storage}; train_text keeps its run folder alone, expected none"
+        )
     if text.features == TEACHER:
         teacher_plan(config).check_image_size(config.dataset.image_size)
     if config.training.workers > 1:

@@ -69,6 +69,13 @@ def worker_resources(
     cpus, gpus = int(most.get("CPU", 0)), most.get("GPU", 0)
     wanted = gpus_per_worker or 1
     use_gpu = gpus_per_worker != 0 and config.device != "cpu" and gpus >= workers * wanted
+    if (config.device == "gpu" and gpus_per_worker == 0) or (
+        config.device == "cpu" and gpus_per_worker
+    ):
+        raise UserError(
+            f"--gpus_per_worker: found {gpus_per_worker:g} beside training.device {config.device}; "
+            "expected the two to agree"
+        )
     if not use_gpu and (config.device == "gpu" or gpus_per_worker):
         raise UserError(f"{asked}, {wanted:g} GPUs each, but the cluster has {gpus:g} GPUs")
     if workers > cpus:

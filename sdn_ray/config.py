@@ -346,7 +346,8 @@ def with_absolute_paths(config: ExperimentConfig) -> ExperimentConfig:
     def with_path(spec: str, option: str) -> str:
         """NAME:PATH with an absolute path; a name alone, or a path that is not there, as it is."""
         name, colon, file = spec.partition(":")
-        return f"{name}:{absolute(file, option)}" if colon and Path(file).exists() else spec
+        is_path = colon and Path(file).expanduser().exists()
+        return f"{name}:{absolute(file, option)}" if is_path else spec
 
     text = replace(
         config.text,

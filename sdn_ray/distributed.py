@@ -14,8 +14,8 @@ from ray.train.torch import TorchTrainer, get_device
 from sdn_ray.distillation.loop import DivergedError, ProgressReport
 from sdn_ray.errors import UserError
 from sdn_ray.gauges import Gauges
+from sdn_ray.job import Terminal
 from sdn_ray.storage import RunStorage
-from sdn_ray.worker import Terminal
 
 # What spoils a training for good: starting it again would change nothing.
 HOPELESS = (DivergedError, UserError, torch.OutOfMemoryError, MemoryError)
@@ -113,8 +113,12 @@ def fit(
     )
     trainer.fit()
     storage = job.storage()
-    if storage:  # the worker may have been on a machine whose folders this one does not see
-        storage.pull(job.run)
+    if storage and not job.finished:
+        # The worker may have been on a machine whose folders this one does not see.
+        try:
+            storage.pull(job.run)
+        except OSError as error:
+            reporter.line(f"storage: {storage.uri} cannot be read: {' '.join(str(error).split())}")
     return job.finished
 
 

@@ -117,6 +117,10 @@ def _check_options(options: Any) -> Path | None:
     if options.images is None and options.reference is None:
         kind = "--model" if options.model is not None else "--text_encoder"
         raise UserError(f"--reference: found none; with {kind} expected a data set with captions")
+    if options.text_encoder:
+        idle = [name for name in ("limit", "captions_per_image", "workers") if options[name]]
+        if idle:
+            raise UserError(f"--{idle[0]}: found beside --text_encoder, where it means nothing")
     check_at_least(options, splits=1, limit=1, captions_per_image=1, seed=0, workers=1)
     if options.output is None:
         return None

@@ -17,6 +17,7 @@ from sdn_ray.models.features import TEACHER, ImageFeatures
 from sdn_ray.prepare import cache_folder
 from sdn_ray.requests import batched
 from sdn_ray.streaming import BatchWorker, Row, actor_device, stream
+from sdn_ray.text.sentence import spec_files
 
 _AT_ONCE = 256  # images of a batch
 
@@ -39,12 +40,15 @@ def prepare_features(
     images: PreparedImages, source: dict[str, Any], config: DatasetConfig, on_progress: OnProgress
 ) -> Path:
     """The file of a prepared data set's features, .npy (rows, width) float32, made or kept."""
-    maker = file_hash(source["teacher"]) if source["features"] == TEACHER else source["features"]
-    key = fingerprint("features", images.key, len(images.dataset.rows), maker, source["plan"])
+    spec = source["features"]
+    maker = file_hash(source["teacher"]) if spec == TEACHER else spec_files(spec)
+    rows = len(images.dataset.rows)
+    key = fingerprint("features", images.key, rows, spec, maker, source["plan"])
     path = cache_folder(config) / f"features-{key}.npy"
     if not path.exists():
-        rows = [{"row": row} for row in range(len(images.dataset.rows))]
-        found = _features(rows, source, str(images.array_path), on_progress)
+        found = _features(
+            [{"row": row} for row in range(rows)], source, str(images.array_path), on_progress
+        )
         with replacing(path) as partial:
             np.save(partial, found)
     return path

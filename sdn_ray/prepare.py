@@ -12,7 +12,7 @@ import ray
 import torch
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from sdn_ray.cluster import OnProgress
+from sdn_ray.cluster import Display, OnProgress
 from sdn_ray.config import DatasetConfig, ExperimentConfig
 from sdn_ray.data.cub import read_cub
 from sdn_ray.data.decoding import decode_batch
@@ -26,10 +26,10 @@ from sdn_ray.data.synthetic_flowers import read_synthetic_flowers, write_synthet
 from sdn_ray.data.synthetic_species import SPECIES
 from sdn_ray.errors import UserError
 from sdn_ray.files import file_hash, fingerprint, making_folder, write_text
+from sdn_ray.job import Terminal
 from sdn_ray.models.fit import FitEpoch, fit_teacher
 from sdn_ray.models.plan import Plan
 from sdn_ray.models.teacher import load_teacher
-from sdn_ray.worker import Terminal
 
 Run = Callable[..., Any]  # calls a function with its arguments, here or elsewhere
 _DECODE_BATCH = 64
@@ -98,6 +98,12 @@ def prepare_images(
         bad_items=(*dataset.bad_items, *(BadItem(paths[i], why) for i, why in bad.items())),
     )
     return PreparedImages(key, kept, folder / "images.npy")
+
+
+def show_left_out(images: PreparedImages, display: Display) -> None:
+    """Report what `dataset.skip_bad` has left out."""
+    for item in images.dataset.bad_items:
+        display.line(f"left out {item.path}: {item.reason}")
 
 
 def _decode_all(

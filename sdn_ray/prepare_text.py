@@ -1,5 +1,6 @@
 """Captions become embeddings once, by an encoder that is taken as it is or trained and kept."""
 
+import warnings
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -17,13 +18,14 @@ from sdn_ray.data.prepared import (
 )
 from sdn_ray.data.splits import ClassSplit
 from sdn_ray.files import file_hash, fingerprint
+from sdn_ray.job import Terminal, TrainingJob
 from sdn_ray.models.features import TEACHER, ImageFeatures
 from sdn_ray.prepare import Run, cache_folder, prepare_teacher, task_device
 from sdn_ray.text.cache import encode_cached
 from sdn_ray.text.encoders import CHAR_CNN_RNN, FIT, PRETRAINED, read_text_encoder
 from sdn_ray.text.precomputed import read_precomputed
 from sdn_ray.text.sentence import fingerprint as path_fingerprint
-from sdn_ray.text.sentence import open_sentence_encoder
+from sdn_ray.text.sentence import open_sentence_encoder, spec_files
 from sdn_ray.text.training import (
     BATCH_CLASSES,
     CaptionedFeatures,
@@ -32,8 +34,8 @@ from sdn_ray.text.training import (
     TextTower,
     TextTraining,
     new_char_tower,
+    train_epochs,
 )
-from sdn_ray.worker import Terminal, TrainingJob
 
 
 def prepare_job(
@@ -91,8 +93,7 @@ def _prepare_text(
 
 def _base_key(encoder: str) -> str:
     """What a pretrained encoder is known by: its files where they are here, else its name."""
-    _, _, model = encoder.partition(":")
-    return fingerprint(encoder, path_fingerprint(Path(model)) if Path(model).exists() else None)
+    return fingerprint(encoder, spec_files(encoder))
 
 
 def _keep_pretrained(encoder: str, path: Path) -> None:
@@ -111,7 +112,7 @@ def _fitted(
     text = config.text
     unlike = ("weights", "embeddings", "patience")
     settings = {name: value for name, value in asdict(text).items() if name not in unlike}
-    source = file_hash(teacher) if text.features == TEACHER else text.features
+    source = file_hash(teacher) if text.features == TEACHER else spec_files(text.features)
     base = None if text.encoder == CHAR_CNN_RNN else _base_key(text.encoder)
     captions = [row.captions for row in images.dataset.rows]
     key = fingerprint(
@@ -209,10 +210,9 @@ def _fit_text(
     training = new_training(config, captioned_features(images, split.train, features), device)
     held_out = captioned_features(images, split.validation, features) if split.validation else None
     detail = ""
-    while training.epoch < text.epochs:
-        loss = training.run_epoch()
-        detail = f"loss {loss:.3f}{scores_line(training.scores(held_out) if held_out else None)}"
-        reporter.progress("training the text encoder", training.epoch, text.epochs, detail)
+    for epoch in train_epochs(training, text.epochs, held_out):
+        detail = f"loss {epoch.loss:.3f}{scores_line(epoch.validation)}"
+        reporter.progress("training the text encoder", epoch.epoch, epoch.epochs, detail)
     reporter.line(f"text encoder: {text.epochs} epochs, {detail}")
     training.tower.save(path)
 
@@ -231,4 +231,10 @@ def _embed_captions(
     def embed(captions: list[str]) -> np.ndarray:
         return encode_cached(encode, captions, cache, path_fingerprint(path))
 
-    store_captions(images, arrays, embed)
+    # A task's warnings stay in Ray's logs; these are the user's.
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        store_captions(images, arrays, embed)
+    for warning in caught:
+        if warning.category is UserWarning:
+            reporter.line(f"text: {warning.message}")

@@ -24,13 +24,20 @@ from sdn_ray.errors import Interrupted, UserError
 from sdn_ray.export import TrackedRun
 from sdn_ray.files import write_text
 from sdn_ray.storage import RunStorage, stored_run
-from sdn_ray.tracking import Recorder, flatten, note_run, noted_run, start_run
+from sdn_ray.tracking import (
+    Recorder,
+    flatten,
+    note_run,
+    noted_run,
+    open_experiment,
+    start_run,
+)
 
 
 def read_run_arguments(
     prog: str, description: str, arguments: Sequence[str]
 ) -> tuple[ExperimentConfig, Path, bool]:
-    """The experiment, its run folder, and whether an earlier run goes on.
+    """The experiment, its run folder, and whether its storage may know a run of this name.
 
     Raises:
         UserError: an option is wrong, --output is taken, or --resume names no run.
@@ -51,12 +58,13 @@ def read_run_arguments(
     if "://" in options.resume:
         refuse_others(names, "--resume", "--output")
         run = _fetched(options.resume, options.output)
+        known = run.name == stored_run(options.resume)[1]
     else:
         refuse_others(names, "--resume")
-        run = Path(absolute(options.resume, "--resume"))
+        run, known = Path(absolute(options.resume, "--resume")), True
     if not (run / "config.yaml").exists():
         raise UserError(f"--resume: {run} has no config.yaml; expected the folder of a run")
-    return read_experiment(run / "config.yaml"), run, True
+    return read_experiment(run / "config.yaml"), run, known
 
 
 def _fetched(uri: str, output: str | None) -> Path:
@@ -73,13 +81,25 @@ def _fetched(uri: str, output: str | None) -> Path:
     return run
 
 
+def open_tracking(config: ExperimentConfig, run: Path) -> TrackedRun | tuple[str, str]:
+    """The folder's MLflow run, or where one can begin: the store's URI and the experiment's id.
+
+    Raises:
+        UserError: when the store cannot be reached.
+    """
+    return noted_run(run) or open_experiment(config.tracking)
+
+
 def begin_run(
-    config: ExperimentConfig, run: Path, uri: str, experiment: str, tags: Mapping[str, str]
+    config: ExperimentConfig,
+    run: Path,
+    tracking: TrackedRun | tuple[str, str],
+    tags: Mapping[str, str],
 ) -> TrackedRun:
     """The folder's MLflow run; where it has none, it begins, and the folder gets its config."""
-    tracked = noted_run(run)
-    if tracked is not None:
-        return tracked
+    if isinstance(tracking, TrackedRun):
+        return tracking
+    uri, experiment = tracking
     run.mkdir(parents=True, exist_ok=True)
     write_text(run / "config.yaml", to_yaml(config))
     name = config.tracking.run_name or run.name

@@ -84,6 +84,12 @@ class SearchSpace:
         """The first values of all parameters, and the last ones."""
         return [{p.name: p.values[end] for p in self.parameters} for end in (0, -1)]
 
+    def probes(self) -> list[dict[str, Any]]:
+        """The corners, and every value by which trials differ in teacher or text encoder."""
+        first, last = self.corners()
+        prepared = [p for p in self.parameters if p.name.startswith(PREPARED)]
+        return [first, last, *(first | {p.name: value} for p in prepared for value in p.values)]
+
     def apply(self, config: ExperimentConfig, values: Mapping[str, Any]) -> ExperimentConfig:
         """The experiment of a trial.
 
@@ -166,7 +172,21 @@ def read_search_space(path: Path) -> SearchSpace:
                 f"{where}: settles {shared}, which trials of one study must have in common to be "
                 "compared; expected another option. Run a study for each"
             )
-        parameters.append(Parameter(name, *_distribution(where, content), line))
+        kind, values = _distribution(where, content)
+        for value in values:
+            file = str(value).rpartition(":")[2]
+            relative = file and not Path(file).is_absolute()
+            # A name with a slash may be one of a model hub.
+            if (
+                name.startswith(PREPARED)
+                and relative
+                and (Path(file).is_file() or ("/" in file and name.endswith(".weights")))
+            ):
+                raise UserError(
+                    f"{where}: found the relative path {file}, which trials would look for in "
+                    "their own folders; expected an absolute one"
+                )
+        parameters.append(Parameter(name, kind, values, line))
     return _checked(SearchSpace(path, tuple(parameters), total_epochs))
 
 

@@ -1,5 +1,6 @@
 """A second home for a run folder: a mounted path or an object store, which outlives the machine."""
 
+import uuid
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -41,15 +42,21 @@ class RunStorage:
         self._background = ThreadPoolExecutor(1, "storage")
         self._pending: Future[None] | None = None
 
-    def check(self, *, new: bool) -> None:
+    def check(self, run: Path, *, new: bool) -> None:
         """Write and remove a file, before anything depends on it.
 
         Args:
+            run: the folder that is to be kept a second time.
             new: whether the store must not know the run yet.
 
         Raises:
             UserError: when the store cannot be written, or knows a run that should be new.
         """
+        if self._remote.type_name == "local" and Path(self._folder).resolve() == run.resolve():
+            raise UserError(
+                f"storage: {self.uri} would keep the run folder {run} in itself; expected another "
+                f"place. To go on with what a store has, use --resume {run.as_uri()} --output DIR"
+            )
         probe = f"{self._folder}/.writable"
         try:
             self._make_folder(self._folder)
@@ -77,15 +84,18 @@ class RunStorage:
         """
         there = {info.path: info for info in self._list()}
         whole = (run / _MODEL).is_dir()
-        patterns = (*_KEPT, f"{_MODEL}/*") if whole else _KEPT
-        local = {f"{self._folder}/{p.relative_to(run)}": p for k in patterns for p in run.glob(k)}
+        found = [path for pattern in _KEPT for path in run.glob(pattern)]
+        found += (run / _MODEL).rglob("*") if whole else []
+        # A name that starts with a dot is a file that is being written.
+        found = [path for path in found if path.is_file() and not path.name.startswith(".")]
+        local = {f"{self._folder}/{path.relative_to(run)}": path for path in found}
         for target, path in local.items():
             known = there.get(target)
             # A checkpoint never changes under its name; all else is small.
             if known is None or path.suffix != ".pt" or known.size != path.stat().st_size:
                 self._upload(path, target)
         for path in there:
-            if f"/{_CHECKPOINTS}/" in path and path not in local:
+            if path.startswith(f"{self._folder}/{_CHECKPOINTS}/") and path not in local:
                 self._remote.delete_file(path)
         if whole:
             with self._remote.open_output_stream(f"{self._folder}/{_WHOLE}") as stream:
@@ -113,16 +123,18 @@ class RunStorage:
         Raises:
             OSError: when the store cannot be read.
         """
-        found = {info.path.removeprefix(f"{self._folder}/"): info.path for info in self._list()}
+        found = {info.path.removeprefix(f"{self._folder}/"): info for info in self._list()}
         whole = found.pop(_WHOLE, None)
         model = {name: found.pop(name) for name in list(found) if name.startswith(f"{_MODEL}/")}
-        for name, source in found.items():
-            if not (run / name).exists():
-                self._download(source, run / name)
+        for name, info in found.items():
+            # Of a file that grows, the longer one is the newer one.
+            known = (run / name).stat().st_size if (run / name).exists() else -1
+            if known < 0 or (name.endswith(".jsonl") and known < info.size):
+                self._download(info.path, run / name)
         if whole and not (run / _MODEL).is_dir():
             with making_folder(run / _MODEL) as partial:
-                for name, source in model.items():
-                    self._download(source, partial / Path(name).name)
+                for name, info in model.items():
+                    self._download(info.path, partial / name.removeprefix(f"{_MODEL}/"))
         return bool(found)
 
     def _list(self) -> list[FileInfo]:
@@ -147,7 +159,7 @@ class RunStorage:
 
     def _download(self, source: str, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}{_PARTIAL}")
+        partial = path.with_name(f".{uuid.uuid4().hex}{_PARTIAL}")  # several workers may pull
         files = {"source_filesystem": self._remote, "destination_filesystem": self._local}
         copy_files(source, str(partial), **files)
         partial.replace(path)

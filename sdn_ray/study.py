@@ -32,22 +32,34 @@ _FIRST_RANDOM = 10  # trials before TPE has something to go by
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
 
-def check_study(name: str, storage: str, *, new: bool) -> None:
-    """Refuse a storage that cannot be used, or that has another study of this name.
+def check_study(name: str, storage: str, *, new: bool, begun: bool = False) -> None:
+    """Refuse a storage that cannot be used, or that has another study of this name, or has lost it.
+
+    Args:
+        name: of the study.
+        storage: Optuna URL.
+        new: whether it must not be there yet.
+        begun: whether it has trials, which the storage must know.
 
     Raises:
         UserError: naming the storage.
     """
     path = storage.removeprefix("sqlite:///")
-    if path != storage and not Path(path).exists():
-        return  # a file that Optuna makes
+    is_file = path != storage
     try:
-        names = optuna.get_all_study_names(storage)
+        # A file that is not there yet is made later.
+        absent = is_file and not Path(path).exists()
+        names = [] if absent else optuna.get_all_study_names(storage)
     except (SQLAlchemyError, ImportError, ValueError, RuntimeError) as error:
         raise UserError(
             f"--study_storage: {storage} cannot be used ({' '.join(str(error).split())[:300]}); "
             "expected an Optuna URL such as sqlite:////absolute/study.db"
         ) from error
+    if begun and name not in names:
+        raise UserError(
+            f"--resume: {storage} has no study {name}, though its folder has trials; expected the "
+            "database that it was begun with"
+        )
     if new and name in names:
         raise UserError(
             f"--study_storage: {storage} has a study {name} already; expected a new name, which is "
@@ -76,14 +88,17 @@ def open_study(
     pruner: BasePruner = NopPruner()
     if prune:
         pruner = SuccessiveHalvingPruner(min_resource=1, reduction_factor=2)
-    return optuna.create_study(
+    study = optuna.create_study(
         study_name=name,
         storage=storage,
         load_if_exists=True,
         direction="maximize" if maximise else "minimize",
-        sampler=_sampler(sampler, seed, trials, concurrent),
         pruner=pruner,
     )
+    # A sampler that starts anew with the same seed would draw again what a search that goes on has.
+    drawn = len(study.get_trials(deepcopy=False))
+    study.sampler = _sampler(sampler, seed + drawn, trials, concurrent)
+    return study
 
 
 def _sampler(name: str, seed: int, trials: int, concurrent: int) -> BaseSampler:

@@ -57,7 +57,10 @@ def summarise(study: optuna.Study, shared: StudyJob, recorder: Recorder) -> None
     complete = study.get_trials(states=(TrialState.COMPLETE,))
     display = Display()
     if not complete:
-        raise UserError(f"no trial of {shared.folder} came to its end; see trials/*/error.txt")
+        raise UserError(
+            f"no trial of {shared.folder} came to its end; see trials/*/error.txt and "
+            "ray_tune/*/error.txt there"
+        )
     reverse = study.direction == optuna.study.StudyDirection.MAXIMIZE
     best = sorted(complete, key=lambda trial: trial.value or 0, reverse=reverse)
     display.console.print(_best_trials(shared, best[:_SHOWN], len(complete)))

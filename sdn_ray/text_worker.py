@@ -22,12 +22,18 @@ from sdn_ray.distillation.loop import ProgressReport
 from sdn_ray.errors import UserError
 from sdn_ray.export import TrackedRun
 from sdn_ray.files import file_hash, making_folder, sole_writer, write_text
+from sdn_ray.job import Terminal, read_metrics
 from sdn_ray.pictures import loss_curves
 from sdn_ray.prepare_text import captioned_features, new_training, scores_line
 from sdn_ray.text.encoders import ENCODER_FILE
-from sdn_ray.text.training import CaptionedFeatures, TextScores, TextTraining
+from sdn_ray.text.training import (
+    CaptionedFeatures,
+    TextEpoch,
+    TextScores,
+    TextTraining,
+    train_epochs,
+)
 from sdn_ray.tracking import Recorder
-from sdn_ray.worker import Terminal, read_metrics
 
 EXPORT = "text_encoder"
 _STAGE = "text"
@@ -100,17 +106,19 @@ class TextWorker:
     def run(self) -> bool:
         """Train to the exported encoder; False when the user asked to stop."""
         self._restore()
-        while not self._done():
-            if self.terminal.stop_wanted:
-                return False
-            self._epoch()
+        if not self._stale():
+            for epoch in train_epochs(self.training, self.text.epochs, self.held_out):
+                self._keep(epoch)
+                if self._stale():
+                    break
+                if self.terminal.stop_wanted:
+                    return False
         if not self.job.finished:
             self._export()
         return True
 
-    def _done(self) -> bool:
-        if self.training.epoch >= self.text.epochs:
-            return True
+    def _stale(self) -> bool:
+        """Whether the validation classes have gained nothing for too long."""
         stale = self.training.epoch - self.best["epoch"] if self.best else 0
         return self.text.patience is not None and stale >= self.text.patience
 
@@ -147,11 +155,10 @@ class TextWorker:
             "image features": file_hash(job.features),
         }
 
-    def _epoch(self) -> None:
-        loss = self.training.run_epoch()
-        scores = self.training.scores(self.held_out) if self.held_out else None
-        epoch = self.training.epoch
-        metrics: dict[str, Any] = {"epoch": epoch, "loss": loss}
+    def _keep(self, done: TextEpoch) -> None:
+        """Write what an epoch has come to."""
+        epoch, scores = done.epoch, done.validation
+        metrics: dict[str, Any] = {"epoch": epoch, "loss": done.loss}
         if scores:
             metrics |= {f"validation/{name}": value for name, value in asdict(scores).items()}
         if scores and (self.best is None or scores.zero_shot_accuracy > self.best["accuracy"]):
@@ -163,9 +170,10 @@ class TextWorker:
             "best": self.best,
             "identity": self._identity(),
         }
-        save_checkpoint(self.job.run / "checkpoints", state, epoch, False)
+        # First the record: what a checkpoint has not seen is forgotten, but never missed.
         with (self.job.run / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(metrics) + "\n")
+        save_checkpoint(self.job.run / "checkpoints", state, epoch, False)
         self._show(metrics, scores)
         self.report(metrics)
 

@@ -24,7 +24,7 @@ from sdn_ray.export import TrackedRun
 from sdn_ray.files import write_text
 
 DEFAULT_STORE = Path("runs") / "mlflow.db"
-_SQLITE = "sqlite:///"
+SQLITE = "sqlite:///"
 _NOTE = "mlflow.json"
 _MAX_PARAM_LENGTH = 500
 _QUICK = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
@@ -32,10 +32,10 @@ _QUICK = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT":
 
 def tracking_uri(config: TrackingConfig) -> str:
     """The configured store, MLFLOW_TRACKING_URI, or a SQLite file under ``runs/``."""
-    uri = config.uri or os.environ.get("MLFLOW_TRACKING_URI") or f"{_SQLITE}{DEFAULT_STORE}"
+    uri = config.uri or os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}{DEFAULT_STORE}"
     # Workers have working directories of their own, so a path must not depend on it.
-    if uri.startswith(_SQLITE):
-        return _SQLITE + absolute(uri.removeprefix(_SQLITE), "tracking.uri")
+    if uri.startswith(SQLITE):
+        return SQLITE + absolute(uri.removeprefix(SQLITE), "tracking.uri")
     return uri if ":" in uri else absolute(uri, "tracking.uri")
 
 
@@ -62,8 +62,8 @@ def open_experiment(config: TrackingConfig) -> tuple[str, str]:
 
 def _experiment_id(uri: str, name: str) -> str:
     artifacts = None
-    if uri.startswith(_SQLITE):
-        path = Path(uri.removeprefix(_SQLITE))
+    if uri.startswith(SQLITE):
+        path = Path(uri.removeprefix(SQLITE))
         path.parent.mkdir(parents=True, exist_ok=True)
         sqlite3.connect(path).close()  # fails at once, where MLflow would try for minutes
         # MLflow's own default is relative to the working directory, which workers do not share.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from sdn_ray.checks import check_experiment
+from sdn_ray.checks import check_experiment, check_sizes
 from sdn_ray.cluster import (
     Display,
     Monitor,
@@ -22,16 +22,14 @@ from sdn_ray.config import ExperimentConfig
 from sdn_ray.data.rows import CaptionedDataset
 from sdn_ray.data.splits import ClassSplit, split_classes
 from sdn_ray.distributed import fit
-from sdn_ray.errors import UserError
 from sdn_ray.export import TrackedRun
 from sdn_ray.files import write_text
+from sdn_ray.job import TrainingJob, read_metrics
 from sdn_ray.models.classifiers import load_classifier
-from sdn_ray.prepare import on_ray, prepare_images, read_dataset
+from sdn_ray.prepare import on_ray, prepare_images, read_dataset, show_left_out
 from sdn_ray.prepare_text import prepare_job
-from sdn_ray.runs import begin_run, read_run_arguments, run_to_its_end
+from sdn_ray.runs import begin_run, open_tracking, read_run_arguments, run_to_its_end
 from sdn_ray.storage import RunStorage
-from sdn_ray.tracking import open_experiment
-from sdn_ray.worker import TEST_SPLITS, TrainingJob, read_metrics
 
 PROG = "python -m sdn_ray.train"
 DESCRIPTION = (
@@ -42,9 +40,9 @@ DESCRIPTION = (
 
 def main(arguments: Sequence[str]) -> int:
     """The command; returns its exit status."""
-    config, run, resumed = read_run_arguments(PROG, DESCRIPTION, arguments)
+    config, run, known = read_run_arguments(PROG, DESCRIPTION, arguments)
     check_experiment(config)
-    uri, experiment = open_experiment(config.tracking)
+    tracking = open_tracking(config, run)
     dataset = read_dataset(config.dataset)
     split = split_classes(
         dataset,
@@ -55,17 +53,17 @@ def main(arguments: Sequence[str]) -> int:
     if config.evaluation.classifier:
         load_classifier(config.evaluation.classifier)  # its errors belong here, not in a worker
     if config.storage:
-        RunStorage(config.storage, run.name).check(new=not resumed)
+        RunStorage(config.storage, run.name).check(run, new=not known)
     start_ray()
     resources = worker_resources(config.training)
     tags = {"sdn_ray.command": "train", "sdn_ray.scheme": config.distillation.scheme}
-    tracked = begin_run(config, run, uri, experiment, tags)
+    tracked = begin_run(config, run, tracking, tags)
 
     def train(display: Display) -> bool:
         return _train(config, run, dataset, split, tracked, resources, display)
 
     run_to_its_end(train, run, tracked, PROG)
-    _summarise(run, uri)
+    _summarise(run, tracked.uri)
     return 0
 
 
@@ -82,14 +80,13 @@ def _train(
     began = time.perf_counter()
     images = prepare_images(dataset, config.dataset, display.progress)
     write_text(run / "split.json", json.dumps(split.to_dict()))
-    for item in images.dataset.bad_items:
-        display.line(f"left out {item.path}: {item.reason}")
+    show_left_out(images, display)
     counts = [len(images.dataset.rows_of(part)) for part in split.to_dict().values()]
     display.line(
         f"{config.dataset.name}: {counts[0]} training, {counts[1]} validation and {counts[2]} "
         f"test images of {len(split.train)}, {len(split.validation)} and {len(split.test)} classes"
     )
-    _check_sizes(config, counts[0], counts[2])
+    check_sizes(config, counts[0], counts[2])
     monitor = Monitor.remote()
     reporter = Reporter(monitor)
 
@@ -101,26 +98,15 @@ def _train(
     display.line(f"prepared in {time.perf_counter() - began:.0f} s; starting the workers")
     failures = config.training.max_failures
 
+    storage = job.storage()
+    if storage:
+        storage.push(run)  # what this machine has written: the workers may not see it
+
     def train() -> bool:
         workers = config.training.workers
         return fit(job, workers, resources, reporter, (run.name, ""), max_failures=failures)
 
     return watch(train, monitor, display, checkpoints=True)
-
-
-def _check_sizes(config: ExperimentConfig, train_images: int, test_images: int) -> None:
-    """Refuse parts of a data set that are too small, before hours are spent on them."""
-    if train_images < config.training.batch_size:
-        raise UserError(
-            f"training.batch_size: found {config.training.batch_size}, expected at most the "
-            f"{train_images} training images"
-        )
-    least = TEST_SPLITS if config.evaluation.classifier else 1
-    if config.evaluation.score_test and test_images < least:
-        raise UserError(
-            f"evaluation.score_test: found {test_images} test images, expected at least {least}; "
-            "use more, or --evaluation.score_test false"
-        )
 
 
 def _summarise(run: Path, uri: str) -> None:

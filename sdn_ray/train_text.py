@@ -17,12 +17,17 @@ from sdn_ray.errors import UserError
 from sdn_ray.export import TrackedRun
 from sdn_ray.files import write_text
 from sdn_ray.image_features import feature_source, prepare_features
+from sdn_ray.job import read_metrics
 from sdn_ray.models.features import TEACHER
-from sdn_ray.prepare import on_ray, prepare_images, prepare_teacher, read_dataset
-from sdn_ray.runs import begin_run, read_run_arguments, run_to_its_end
+from sdn_ray.prepare import (
+    on_ray,
+    prepare_images,
+    prepare_teacher,
+    read_dataset,
+    show_left_out,
+)
+from sdn_ray.runs import begin_run, open_tracking, read_run_arguments, run_to_its_end
 from sdn_ray.text_worker import EXPORT, TextJob
-from sdn_ray.tracking import open_experiment
-from sdn_ray.worker import read_metrics
 
 PROG = "python -m sdn_ray.train_text"
 DESCRIPTION = (
@@ -36,7 +41,7 @@ def main(arguments: Sequence[str]) -> int:
     """The command; returns its exit status."""
     config, run, _ = read_run_arguments(PROG, DESCRIPTION, arguments)
     check_text_training(config)
-    uri, experiment = open_experiment(config.tracking)
+    tracking = open_tracking(config, run)
     dataset = read_dataset(config.dataset)
     split = split_classes(
         dataset,
@@ -51,13 +56,13 @@ def main(arguments: Sequence[str]) -> int:
     start_ray()
     resources = worker_resources(config.training)
     tags = {"sdn_ray.command": "train_text", "sdn_ray.encoder": config.text.encoder}
-    tracked = begin_run(config, run, uri, experiment, tags)
+    tracked = begin_run(config, run, tracking, tags)
 
     def train(display: Display) -> bool:
         return _train(config, run, dataset, split, tracked, resources, display)
 
     run_to_its_end(train, run, tracked, PROG)
-    _summarise(run, uri)
+    _summarise(run, tracked.uri)
     return 0
 
 
@@ -72,6 +77,7 @@ def _train(
 ) -> bool:
     """Prepare and train; whether it came to the end."""
     images = prepare_images(dataset, config.dataset, display.progress)
+    show_left_out(images, display)
     write_text(run / "split.json", json.dumps(split.to_dict()))
     monitor = Monitor.remote()
     reporter = Reporter(monitor)

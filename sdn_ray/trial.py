@@ -1,6 +1,5 @@
 """One trial of a search: the training loop in the trial's own process, or Ray Train inside it."""
 
-import os
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -13,16 +12,19 @@ import torch
 from ray.tune.integration.ray_train import TuneReportCallback
 
 from sdn_ray.config import ExperimentConfig, to_yaml
+from sdn_ray.distillation.loop import ProgressReport
 from sdn_ray.distributed import HOPELESS, fit, reason_of
 from sdn_ray.export import TrackedRun
 from sdn_ray.files import write_text
 from sdn_ray.gauges import Gauges
+from sdn_ray.job import TrainingJob, read_metrics
 from sdn_ray.prepare import here, on_ray
 from sdn_ray.prepare_text import prepare_job
 from sdn_ray.search_space import PREPARED, SearchSpace
 from sdn_ray.study import OBJECTIVE, REASON, RUNG
+from sdn_ray.text.encoders import CHAR_CNN_RNN
 from sdn_ray.tracking import flatten, note_run, noted_run, start_run
-from sdn_ray.worker import TrainingJob, config_stages, read_metrics
+from sdn_ray.worker import config_stages
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,17 @@ class StudyJob:
 
     def trial_config(self, values: dict[str, Any]) -> ExperimentConfig:
         """The experiment of a trial."""
-        return self.space.apply(self.config, values)
+        config = self.space.apply(self.config, values)
+        if self.space.varies("seed") and not self.space.varies(*PREPARED):
+            # Prepared with the study's seed, not the trial's: named, so that the trial's own
+            # configuration trains the same again.
+            teacher = replace(config.teacher, weights=str(self.job.teacher))
+            config = replace(config, teacher=teacher)
+            if self.job.text_encoder is not None:
+                weights = str(self.job.text_encoder)
+                text = replace(config.text, encoder=CHAR_CNN_RNN, weights=weights)
+                config = replace(config, text=text)
+        return config
 
 
 class TrialLog:
@@ -70,10 +82,13 @@ class TrialLog:
             file.write(text + "\n")
 
     def progress(self, what: str, done: int, total: int, detail: str = "") -> None:
-        """Notes the first steps, which tell what the trial's start took; epochs are reported."""
-        if not self._begun and done:
+        """Nothing: epochs are reported."""
+
+    def first_steps(self, stage: str) -> None:
+        """Note what the trial's start took, once."""
+        if not self._begun:
             seconds = time.time() - self._scheduled
-            self.line(f"{what}: first steps done {seconds:.1f} s after the trial was scheduled")
+            self.line(f"{stage}: first steps done {seconds:.1f} s after the trial was scheduled")
             self._begun = True
 
     def fail(self, text: str) -> None:
@@ -178,13 +193,18 @@ def _train(job: TrainingJob, study: StudyJob, log: TrialLog, number: int) -> Non
                 raise
         return
     # A second set of processes would cost its start.
-    torch.set_num_threads(max(1, int(os.environ.get("OMP_NUM_THREADS", 1))))
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.set_num_threads(int(study.resources["CPU"]))
+    device = "cuda" if "GPU" in study.resources else "cpu"
+    show = Gauges(*gauges)
 
     def report(metrics: dict[str, Any]) -> None:
         ray.tune.report(summary(metrics))
 
-    job.start(log, report, Gauges(*gauges), device=device)
+    def measure(steps: ProgressReport) -> None:
+        log.first_steps(steps.stage.name)
+        show(steps)
+
+    job.start(log, report, measure, device=device)
 
 
 def _child_run(

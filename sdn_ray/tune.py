@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial
 from ray.tune import FailureConfig, RunConfig, TuneConfig, Tuner
 
 from sdn_ray.ablation import ablation
-from sdn_ray.checks import check_experiment
+from sdn_ray.checks import check_experiment, check_sizes
 from sdn_ray.cluster import (
     Display,
     Monitor,
@@ -42,13 +42,16 @@ from sdn_ray.data.splits import ClassSplit, split_classes
 from sdn_ray.errors import Interrupted, UserError
 from sdn_ray.export import TrackedRun
 from sdn_ray.files import write_text
+from sdn_ray.job import TrainingJob
 from sdn_ray.metrics.classifier_score import score_name
 from sdn_ray.metrics.evaluation import PERCEPTUAL
-from sdn_ray.prepare import on_ray, prepare_images, read_dataset
+from sdn_ray.models.classifiers import load_classifier
+from sdn_ray.prepare import on_ray, prepare_images, read_dataset, show_left_out
 from sdn_ray.prepare_text import prepare_job
-from sdn_ray.search_space import SearchSpace, read_search_space
+from sdn_ray.search_space import SCHEME, SearchSpace, read_search_space
 from sdn_ray.storage import RunStorage
 from sdn_ray.study import (
+    FINISHED,
     RETRIES,
     SAMPLERS,
     StudyPruner,
@@ -60,6 +63,7 @@ from sdn_ray.study import (
 )
 from sdn_ray.study_report import end_line, record_end, summarise
 from sdn_ray.tracking import (
+    SQLITE,
     Recorder,
     flatten,
     note_run,
@@ -68,7 +72,6 @@ from sdn_ray.tracking import (
     start_run,
 )
 from sdn_ray.trial import StudyJob, run_trial
-from sdn_ray.worker import TrainingJob
 
 DESCRIPTION = (
     "Search learning rates, layer weights, stage lengths or any other option of an experiment, "
@@ -85,8 +88,15 @@ def main(arguments: Sequence[str]) -> int:
     plan, resumed = _read_arguments(arguments)
     config, space, settings = plan.config, plan.space, plan.settings
     space.check(config)
-    for values in space.grid() if space.is_grid else space.corners():
+    for values in space.grid() if space.is_grid else space.probes():
         check_experiment(space.apply(config, values))
+    if settings["prune"] and space.varies(SCHEME) and not space.is_grid:
+        raise UserError(
+            f"--prune: {space.path} varies {SCHEME}, whose last stages are not alike; expected "
+            "--prune false"
+        )
+    if config.evaluation.classifier:
+        load_classifier(config.evaluation.classifier)  # its errors belong here, not in trials
     objective, maximise = _objective(config, settings["objective"])
     if space.varies("teacher.") and not maximise:
         raise UserError(
@@ -96,9 +106,10 @@ def main(arguments: Sequence[str]) -> int:
     uri, experiment = open_experiment(config.tracking)
     dataset = read_dataset(config.dataset)
     split = _split(config, dataset, settings["score_test"])
-    check_study(plan.folder.name, settings["study_storage"], new=not resumed)
+    begun = (plan.folder / "trials").is_dir()
+    check_study(plan.folder.name, settings["study_storage"], new=not resumed, begun=begun)
     if config.storage:
-        RunStorage(config.storage, plan.folder.name).check(new=not resumed)
+        RunStorage(config.storage, plan.folder.name).check(plan.folder, new=not resumed)
     start_ray()
     resources = worker_resources(
         config.training,
@@ -137,6 +148,8 @@ def main(arguments: Sequence[str]) -> int:
                 settings["score_test"],
             )
             _search(study, shared, trials, settings["concurrent"], resources, display)
+        if trials_left(study, trials) > 0:  # Tune ends in silence at Ctrl-C
+            raise Interrupted
     except (Interrupted, KeyboardInterrupt):
         recorder.status("KILLED")
         print(f"Stopped. Go on with: python -m sdn_ray.tune --resume {plan.folder}")
@@ -158,7 +171,7 @@ class StudyPlan:
     folder: Path
     config: ExperimentConfig
     space: SearchSpace
-    settings: dict[str, Any]  # objective, trials, concurrent, gpus_per_worker, storage, prune
+    settings: dict[str, Any]  # of the search: what the command was given beside the experiment
 
     def write(self) -> None:
         """Keep the plan in the study's folder."""
@@ -217,12 +230,12 @@ def _read_arguments(arguments: Sequence[str]) -> tuple[StudyPlan, bool]:
         "trials": options.trials,
         "concurrent": options.concurrent,
         "gpus_per_worker": options.gpus_per_worker,
-        "study_storage": options.study_storage or f"sqlite:///{folder}/study.db",
+        "study_storage": _study_storage(options.study_storage, folder),
         "sampler": options.sampler,
         "prune": options.prune,
         "score_test": options.score_test,
     }
-    space = read_search_space(Path(absolute(options.space, "--space")))
+    space = read_search_space(Path(options.space).expanduser().absolute())
     if options.score_test and not space.is_grid:
         raise UserError(
             "--score_test: found true for a search, which chooses on validation classes alone; "
@@ -230,6 +243,15 @@ def _read_arguments(arguments: Sequence[str]) -> tuple[StudyPlan, bool]:
         )
     config = with_absolute_paths(experiment_from(options))
     return StudyPlan(folder, config, space, settings), False
+
+
+def _study_storage(url: str | None, folder: Path) -> str:
+    """The study's database; a file's path means the same in every process."""
+    if url is None:
+        return f"{SQLITE}{folder}/study.db"
+    if url.startswith(SQLITE):
+        return SQLITE + absolute(url.removeprefix(SQLITE), "--study_storage")
+    return url
 
 
 def _resumed(folder: str, names: Sequence[str]) -> StudyPlan:
@@ -301,6 +323,10 @@ def _prepare(
 ) -> TrainingJob:
     """What all trials share: pixels, teacher and captions' embeddings, made once."""
     images = prepare_images(dataset, config.dataset, display.progress)
+    show_left_out(images, display)
+    counts = [len(images.dataset.rows_of(part)) for part in (split.train, split.test)]
+    scored = replace(config.evaluation, score_test=bool(split.test))
+    check_sizes(replace(config, evaluation=scored), *counts)
     monitor = Monitor.remote()
     reporter = Reporter(monitor)
 
@@ -325,6 +351,8 @@ def _search(
     if left <= 0:
         return
     display.line(f"{trials - left} of {trials} trials done before, {left} to go")
+    for trial in study.get_trials(deepcopy=False, states=FINISHED):
+        record_end(shared, trial)  # again: a kill may have come between the study's word and this
 
     def on_end(trial: FrozenTrial) -> None:
         record_end(shared, trial)

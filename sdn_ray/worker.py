@@ -6,10 +6,10 @@ may run it in its own process.
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,8 +17,6 @@ import torch.distributed as dist
 
 from sdn_ray.config import ExperimentConfig
 from sdn_ray.data.batches import EncodedImages, EpochBatches
-from sdn_ray.data.prepared import CaptionArrays, PreparedImages
-from sdn_ray.data.splits import ClassSplit
 from sdn_ray.data.synthetic_flowers import read_species
 from sdn_ray.data.synthetic_species import Species
 from sdn_ray.distillation.checkpoints import (
@@ -39,72 +37,19 @@ from sdn_ray.distillation.loop import (
 )
 from sdn_ray.distillation.schemes import Stage, scheme_stages
 from sdn_ray.errors import UserError
-from sdn_ray.export import TrackedRun, export_model
+from sdn_ray.export import export_model
 from sdn_ray.files import file_hash, sole_writer, write_text
-from sdn_ray.metrics.evaluation import evaluate_generator, spread
+from sdn_ray.job import Terminal, TrainingJob, read_metrics
+from sdn_ray.metrics.evaluation import TEST_SPLITS, evaluate_generator, spread
 from sdn_ray.models.classifiers import Classifier, load_classifier
 from sdn_ray.models.drawing import draw_images
 from sdn_ray.models.generator import Generator
 from sdn_ray.models.pixels import normalise
 from sdn_ray.models.teacher import Teacher, load_teacher
 from sdn_ray.pictures import captioned_grid, loss_curves
-from sdn_ray.storage import RunStorage
 from sdn_ray.tracking import Recorder
 
 BALANCE_SAMPLE = 256  # training images that `balanced` layer weights are measured on
-TEST_SPLITS = 10  # of the classifier score
-
-
-@dataclass(frozen=True)
-class TrainingJob:
-    """All that a worker needs to know; every path is absolute and seen by all workers."""
-
-    config: ExperimentConfig
-    run: Path
-    images: PreparedImages
-    captions: CaptionArrays
-    split: ClassSplit
-    teacher: Path
-    text_encoder: Path | None
-    tracked: TrackedRun | None
-    name: str = ""  # of the run in its storage
-
-    @property
-    def finished(self) -> bool:
-        """Whether the run has its model."""
-        return (self.run / "model").is_dir()  # whole, since it is renamed into place last
-
-    def start(
-        self,
-        terminal: "Terminal",
-        report: Callable[[dict[str, Any]], None],
-        measure: Callable[[ProgressReport], None],
-        *,
-        rank: int = 0,
-        world_size: int = 1,
-        device: str = "cpu",
-    ) -> bool:
-        """Do the part of one of the job's workers; see `Worker`."""
-        worker = Worker(
-            self, terminal, report, measure, rank=rank, world_size=world_size, device=device
-        )
-        return worker.run()
-
-    def storage(self) -> RunStorage | None:
-        """Where the run folder is kept a second time, if it is."""
-        return RunStorage(self.config.storage, self.name) if self.config.storage else None
-
-
-class Terminal(Protocol):
-    """Where a worker's progress is shown."""
-
-    stop_wanted: bool
-
-    def line(self, text: str) -> None:
-        """Print a line."""
-
-    def progress(self, what: str, done: int, total: int, detail: str = "") -> None:
-        """Move the progress bar."""
 
 
 def config_stages(config: ExperimentConfig) -> tuple[Stage, ...]:
@@ -175,7 +120,7 @@ class Worker:
         self.rank, self.world_size, self.device = rank, world_size, device
         self.train_data = job.captions.encoded(job.images, job.split.train)
         self.recorder = Recorder(job.tracked, terminal.line) if rank == 0 and job.tracked else None
-        self.storage = job.storage() if rank == 0 else None
+        self.storage = job.storage()
         self.classifier: Classifier | None = None
         if rank == 0 and self.config.evaluation.classifier:
             self.classifier = load_classifier(self.config.evaluation.classifier, device)
@@ -202,7 +147,10 @@ class Worker:
         Returns:
             Whether it came to the end; False when the user asked to stop.
         """
+        if self.storage:  # a worker on another machine may not see the folder of the one before
+            self.storage.pull(self.job.run)
         if self.rank == 0:
+            self.job.run.mkdir(parents=True, exist_ok=True)
             with sole_writer(self.job.run):
                 return self._run()
         return self._run()
@@ -213,7 +161,7 @@ class Worker:
         finished = distill(run, self.batches, hooks)
         if finished and self.rank == 0:
             self._finish(run.generator)
-        if self.storage:
+        if self.storage and self.rank == 0:
             self._store()
             self._tell_storage_failure(self.storage.settle())
         return finished
@@ -232,10 +180,8 @@ class Worker:
         teacher = load_teacher(str(self.job.teacher), config.teacher.plan)
         self._teacher = teacher  # which the run moves to its device and precision
         generator = new_generator(config, teacher, self.train_data.embeddings.shape[1])
-        if self.storage:  # a worker on another machine may not see the folder of the one before it
-            self.storage.pull(self.job.run)
         path = self._agreed(latest_checkpoint(self.job.run / "checkpoints"))
-        state = load_checkpoint(path) if path else None
+        state = self._state(path) if path else None
         if state:
             self._check_same(state["identity"], path)
             weights = stored_weights(state)
@@ -299,6 +245,18 @@ class Worker:
         found = [path]
         dist.broadcast_object_list(found, src=0)
         return found[0]
+
+    def _state(self, path: Path) -> dict[str, Any]:
+        """What a checkpoint holds; from rank 0 where a worker does not see its machine's files."""
+        if self.world_size == 1:
+            return load_checkpoint(path)
+        seen = [False] * self.world_size
+        dist.all_gather_object(seen, path.exists())
+        if all(seen):
+            return load_checkpoint(path)
+        sent = [load_checkpoint(path) if self.rank == 0 else None]
+        dist.broadcast_object_list(sent, src=0)
+        return sent[0]
 
     def _forget_epochs_after(self, epochs: int) -> None:
         """Drop the records of epochs that the checkpoint has not seen: they come again."""
@@ -429,17 +387,3 @@ class Worker:
             if scores:
                 self.recorder.file(self.job.run / "samples" / "test.png", "samples")
             self.recorder.folder(self.job.run / "model", "model")
-
-
-def read_metrics(run: Path) -> list[dict[str, Any]]:
-    """The epochs recorded in a run folder, leaving out a line that a kill cut short."""
-    path = run / "metrics.jsonl"
-    if not path.exists():
-        return []
-    records = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    return records

@@ -47,7 +47,7 @@ def test_what_is_pushed_comes_back_as_it_was(uri, tmp_path):
     run, other = tmp_path / "run", tmp_path / "other"
     write(run, FIRST | {".lock": "", "checkpoints/.checkpoint-half.pt": "no", "ray_train/x": "no"})
     storage = RunStorage(uri, "study/trials/0001")
-    storage.check(new=True)
+    storage.check(run, new=True)
     storage.push(run)
     assert RunStorage(uri, "study/trials/0001").pull(other)
     assert files(other) == FIRST
@@ -66,8 +66,8 @@ def test_what_is_pushed_comes_back_as_it_was(uri, tmp_path):
         "checkpoints/checkpoint-000000030.pt": "thirty",
     }
     with pytest.raises(UserError, match="already holds a run study/trials/0001"):
-        storage.check(new=True)
-    storage.check(new=False)
+        storage.check(run, new=True)
+    storage.check(run, new=False)
 
 
 def test_a_model_comes_back_only_whole(uri, tmp_path):
@@ -92,7 +92,7 @@ def test_a_run_that_is_not_there(uri, tmp_path):
 def test_a_store_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"storage: .*file/x cannot be written"):
-        RunStorage(str(tmp_path / "file" / "x"), "run").check(new=True)
+        RunStorage(str(tmp_path / "file" / "x"), "run").check(tmp_path, new=True)
     with pytest.raises(UserError, match=r"storage: found ftpx://h/y .* expected a folder or a URI"):
         RunStorage("ftpx://h/y", "run")
 
@@ -109,3 +109,30 @@ def test_a_push_that_fails_says_why_and_stops_nothing(tmp_path):
 def test_a_stored_run_is_one_uri():
     assert stored_run("s3://b/f/run?region=x") == ("s3://b/f?region=x", "run")
     assert stored_run("file:///a/b/run/") == ("file:///a/b", "run")
+
+
+def test_a_run_folder_is_not_its_own_second_home(tmp_path):
+    with pytest.raises(UserError, match=r"would keep the run folder .* in itself"):
+        RunStorage(str(tmp_path), "run").check(tmp_path / "run", new=False)
+
+
+def test_a_model_with_folders_and_a_store_named_checkpoints(tmp_path):
+    run = tmp_path / "run"
+    write(run, FIRST | {"model/config.json": "1", "model/text_encoder/base/config.json": "2"})
+    write(run, {".curves.0.png": "half", "model/generator.safetensors": "weights"})
+    storage = RunStorage(str(tmp_path / "checkpoints"), "run")
+    storage.push(run)
+    storage.push(run)
+    storage.pull(tmp_path / "again")
+    (run / ".curves.0.png").unlink()
+    assert files(tmp_path / "again") == files(run)
+
+
+def test_the_longer_record_is_kept(tmp_path):
+    storage = RunStorage(str(tmp_path / "store"), "run")
+    write(tmp_path / "run", {"metrics.jsonl": "one\ntwo\n"})
+    storage.push(tmp_path / "run")
+    for before, after in (("one\n", "one\ntwo\n"), ("one\ntwo\n3\n", "one\ntwo\n3\n")):
+        write(tmp_path / "here", {"metrics.jsonl": before})
+        storage.pull(tmp_path / "here")
+        assert files(tmp_path / "here") == {"metrics.jsonl": after}

@@ -1,12 +1,14 @@
 import pytest
 from optuna.trial import TrialState
 
+from sdn_ray.errors import UserError
 from sdn_ray.search_space import read_search_space
 from sdn_ray.study import (
     OBJECTIVE,
     REASON,
     RUNG,
     StudySearch,
+    check_study,
     enqueue_grid,
     open_study,
     pictures,
@@ -139,3 +141,30 @@ def test_pictures_of_a_study(study, space, tmp_path):
         end(search, str(number), value)
     assert [path.name for path in pictures(opened, tmp_path)] == ["history.png", "importances.png"]
     assert (tmp_path / "history.png").stat().st_size > 5000
+
+
+def test_a_search_that_goes_on_draws_no_trial_twice(study, space):
+    def drawn(count):
+        search = StudySearch(study(sampler="random"), space, 6, lambda trial: None)
+        found = []
+        for name in range(count):
+            found.append(search.suggest(str(name))["values"])
+            end(search, str(name), 1.0)
+        return [next(iter(values.values())) for values in found]
+
+    assert len(set(drawn(3) + drawn(3))) == 6
+
+
+def test_a_storage_that_is_wrong_taken_or_has_lost_the_study(study, tmp_path):
+    study()
+    storage = f"sqlite:///{tmp_path}/study.db"
+    check_study("mine", storage, new=False, begun=True)
+    check_study("other", storage, new=True)
+    with pytest.raises(UserError, match="has a study mine already"):
+        check_study("mine", storage, new=True)
+    with pytest.raises(UserError, match="has no study other, though its folder has trials"):
+        check_study("other", storage, new=False, begun=True)
+    with pytest.raises(UserError, match=r"gone\.db has no study mine"):
+        check_study("mine", f"sqlite:///{tmp_path}/gone.db", new=False, begun=True)
+    with pytest.raises(UserError, match="--study_storage: nonsense cannot be used"):
+        check_study("mine", "nonsense", new=True)

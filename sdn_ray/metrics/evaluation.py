@@ -18,6 +18,7 @@ from sdn_ray.models.generator import Generator
 from sdn_ray.models.teacher import Teacher
 
 PERCEPTUAL = "perceptual_distance"
+TEST_SPLITS = 10  # of the classifier score of the test classes
 
 
 @dataclass(frozen=True)

@@ -230,6 +230,12 @@ def fingerprint(path: str | Path) -> str:
     return values_fingerprint(_file_hashes(path))
 
 
+def spec_files(spec: str) -> str | None:
+    """A hash of the files that a NAME:PATH names, None where it names none."""
+    path = Path(spec.partition(":")[2]).expanduser()
+    return fingerprint(path) if spec.partition(":")[2] and path.exists() else None
+
+
 def _each_once(
     embed: Callable[[list[str]], Tensor],
     width: int,

@@ -1,7 +1,7 @@
-"""Training the char-CNN-RNN against fixed image features (Reed et al. 2016)."""
+"""Training a text encoder against fixed image features (Reed et al. 2016)."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -308,12 +308,20 @@ def train_text_encoder(
         device=device,
         amp=amp,
     )
+    for epoch in train_epochs(training, epochs, validation):
+        if on_epoch is not None:
+            on_epoch(epoch)
+    return tower.module
+
+
+def train_epochs(
+    training: TextTraining, epochs: int, held_out: CaptionedFeatures | None
+) -> Iterator[TextEpoch]:
+    """Train up to so many epochs in all, scored on held-out classes where there are any."""
     while training.epoch < epochs:
         loss = training.run_epoch()
-        if on_epoch is not None:
-            scores = training.scores(validation) if validation is not None else None
-            on_epoch(TextEpoch(training.epoch, epochs, loss, scores))
-    return tower.module
+        scores = training.scores(held_out) if held_out is not None else None
+        yield TextEpoch(training.epoch, epochs, loss, scores)
 
 
 def new_char_tower(variant: Variant, embedding_dim: int, first: torch.Generator) -> CharTower:

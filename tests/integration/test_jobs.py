@@ -96,7 +96,7 @@ def test_a_search_is_submitted_as_a_job(head, mlflow_server, config, tmp_path):
     study, log = tmp_path / "study", tmp_path / "log"
     env = head["env"]
     tune = ["python", "-m", "sdn_ray.tune", "--config", config, "--output", study]
-    tune += ["--space", ROOT / "search_spaces" / "quickstart.yaml", "--trials", 4]
+    tune += ["--space", "search_spaces/quickstart.yaml", "--trials", 4]  # in the copy
     tune += ["--tracking.uri", uri]
     wait_for(lambda: answer(f"{uri}/health"), server)
     wait_for(lambda: answer(head["metrics"]), server)  # the agent that takes jobs serves them too
