@@ -6,8 +6,8 @@ import pytest
 
 from sdn_ray import generate, train
 from sdn_ray.command import run_command
+from sdn_ray.job import read_metrics
 from sdn_ray.tracking import flatten
-from sdn_ray.worker import read_metrics
 
 
 @pytest.fixture

@@ -47,6 +47,12 @@ def small_cache(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def search_config(small_cache, tmp_path_factory):
+    """The small experiment for searches: a sixth of its training classes."""
+    return write_config(tmp_path_factory.mktemp("search"), small_cache, validation_classes=60)
+
+
+@pytest.fixture(scope="session")
 def small(ray_cluster, small_cache, tmp_path_factory):
     """The small experiment's config file and a run of it that nothing disturbed."""
     folder = tmp_path_factory.mktemp("small")

@@ -13,7 +13,11 @@ import psutil
 from sdn_ray.files import file_hash
 
 CONFIG = """
-dataset: {{name: synthetic_flowers, image_size: 16, validation_classes: 4, cache: {cache}}}
+dataset:
+  name: synthetic_flowers
+  image_size: 16
+  validation_classes: {validation_classes}
+  cache: {cache}
 teacher: {{weights: fit, plan: "4,M,8,M,8", fit: {{epochs: 1}}}}
 text: {{weights: fit, epochs: 1, embedding_dim: 32, variant: short}}
 generator: {{fc_width: 32}}
@@ -30,10 +34,14 @@ tracking: {{uri: "sqlite:///{folder}/mlflow.db"}}
 """
 
 
-def write_config(folder: Path, cache: Path) -> Path:
-    """The small experiment as a file in ``folder``, with a data cache that runs may share."""
+def write_config(folder: Path, cache: Path, validation_classes: int = 4) -> Path:
+    """The small experiment as a file in ``folder``, with a data cache that runs may share.
+
+    The more classes are held out of the 72, the shorter an epoch.
+    """
     path = folder / "small.yaml"
-    path.write_text(CONFIG.format(cache=cache, folder=folder))
+    text = CONFIG.format(cache=cache, folder=folder, validation_classes=validation_classes)
+    path.write_text(text)
     return path
 
 

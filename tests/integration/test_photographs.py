@@ -5,7 +5,7 @@ import numpy as np
 from PIL import Image
 
 from sdn_ray import generate
-from sdn_ray.worker import read_metrics
+from sdn_ray.job import read_metrics
 from tests.integration.small import train
 
 
@@ -22,6 +22,7 @@ def test_the_flowers_preset_on_real_photographs(ray_cluster, photographs, shared
         "teacher.weights": weights / "vgg19_pruned16x.safetensors",
         "text.epochs": 1,
         "generator.fc_width": 32,
+        "training.compile": "false",  # which would take longer than these few steps
         "distillation.stage_one.epochs": 1,
         "distillation.stage_two.epochs": 1,
         "evaluation.classifier": f"squeezenet1_1:{weights / 'squeezenet1_1_fp16.safetensors'}",

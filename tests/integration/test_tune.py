@@ -16,7 +16,7 @@ from sdn_ray.config import read_experiment
 from sdn_ray.errors import UserError
 from sdn_ray.files import file_hash
 from sdn_ray.job import read_metrics
-from tests.integration.small import wait_for, write_config
+from tests.integration.small import wait_for
 
 ROOT = Path(__file__).parents[2]
 SPACE = """
@@ -27,8 +27,8 @@ stage_one_fraction: {uniform: [0.2, 0.7]}
 
 
 @pytest.fixture(scope="module")
-def config(ray_cluster, small_cache, tmp_path_factory):
-    return write_config(tmp_path_factory.mktemp("tune"), small_cache)
+def config(ray_cluster, search_config):
+    return search_config
 
 
 def start(*arguments, log):
