@@ -8,7 +8,13 @@ from typing import Any, Literal
 
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
-from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from jsonargparse.typing import (
+    ClosedUnitInterval,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+)
 
 from sdn_ray.errors import UserError
 
@@ -127,10 +133,13 @@ class StageConfig:
     Args:
         epochs: Passes over the training images.
         learning_rate: Of Adam.
+        decay_fraction: Share of the stage's steps, its last, in which the learning rate falls
+            linearly to zero; 0 keeps it constant.
     """
 
     epochs: PositiveInt = 100
     learning_rate: PositiveFloat = 1e-4
+    decay_fraction: ClosedUnitInterval = 0.0
 
 
 @dataclass(frozen=True)

@@ -59,6 +59,7 @@ def config_stages(config: ExperimentConfig) -> tuple[Stage, ...]:
         d.scheme,
         epochs=(d.stage_one.epochs, d.stage_two.epochs),
         learning_rates=(d.stage_one.learning_rate, d.stage_two.learning_rate),
+        decay_fractions=(d.stage_one.decay_fraction, d.stage_two.decay_fraction),
         samples=d.samples,
         grow=d.grow_samples,
     )

@@ -210,8 +210,10 @@ class Distillation:
         compiled = torch.compile(with_values, dynamic=False)
         return lambda batch: compiled(batch.images, batch.embeddings, values)
 
-    def step(self, forward: Forward, batch: Batch) -> None:
+    def step(self, forward: Forward, batch: Batch, rate: float) -> None:
         """One step of the optimiser; the losses stay on the device."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
         total, terms = forward(batch)
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()
@@ -286,7 +288,8 @@ def _epoch(
     first_step = position.step
     began = reported = time.perf_counter()
     for batch in batches.epoch(total_epoch, start=first_step):
-        run.step(forward, batch)
+        done = position.epoch * steps + position.step
+        run.step(forward, batch, stage.rate(done, stage.epochs * steps))
         position.step += 1
         checkpoint = _due(position.step, run.options.checkpoint_steps, steps)
         if not (checkpoint or position.step % run.options.log_steps == 0 or position.step == steps):

@@ -15,6 +15,7 @@ class Stage:
     epochs: int
     learning_rate: float
     samples: int = 1  # n, the images the generator draws for one caption in this stage
+    decay_fraction: float = 0.0  # of its steps, the last, in which the learning rate falls to 0
 
     @property
     def option(self) -> str:
@@ -22,32 +23,45 @@ class Stage:
         first = self.loss in ("image", "stage_one")
         return f"distillation.{'stage_one' if first else 'stage_two'}"
 
+    def rate(self, step: int, steps: int) -> float:
+        """The learning rate of a step (from 0) of a stage of so many steps."""
+        decaying = self.decay_fraction * steps
+        if steps - step >= decaying:
+            return self.learning_rate
+        return self.learning_rate * (steps - step) / decaying
+
 
 def scheme_stages(
     scheme: str,
     *,
     epochs: tuple[int, int],
     learning_rates: tuple[float, float],
+    decay_fractions: tuple[float, float] = (0.0, 0.0),
     samples: int = 1,
     grow: bool = False,
 ) -> tuple[Stage, ...]:
     """The stages of a scheme.
 
     A scheme of one stage trains for the epochs of both, so that schemes compare fairly; `image`
-    and `stage_one` take the learning rate of stage one, `stage_two` and `joint` that of stage two.
+    and `stage_one` take the learning rate and its decay of stage one, `stage_two` and `joint` those of
+    stage two.
 
     Args:
         scheme: one of `SCHEMES`.
         epochs: of stage one and of stage two.
         learning_rates: of stage one and of stage two.
+        decay_fractions: of stage one and of stage two, see `Stage`.
         samples: n of diverse synthesis, used by ``sdn_diverse`` alone.
         grow: let ``sdn_diverse`` draw one sample in stage one and n in stage two (section 4.4).
     """
+
+    def stage(name: str, half: int, epochs: int, samples: int = 1) -> Stage:
+        return Stage(name, name, epochs, learning_rates[half], samples, decay_fractions[half])
+
     if scheme in TWO_STAGE_SCHEMES:
         last = samples if scheme == "sdn_diverse" else 1
         return (
-            Stage("stage_one", "stage_one", epochs[0], learning_rates[0], 1 if grow else last),
-            Stage("stage_two", "stage_two", epochs[1], learning_rates[1], last),
+            stage("stage_one", 0, epochs[0], 1 if grow else last),
+            stage("stage_two", 1, epochs[1], last),
         )
-    rate = learning_rates[0] if scheme in ("image", "stage_one") else learning_rates[1]
-    return (Stage(scheme, scheme, sum(epochs), rate),)
+    return (stage(scheme, 0 if scheme in ("image", "stage_one") else 1, sum(epochs)),)

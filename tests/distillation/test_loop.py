@@ -40,9 +40,22 @@ def new_batches(seed=0, data=None, **options):
     return EpochBatches(data or new_data(), seed=seed, **options)
 
 
-def new_run(scheme="sdn", seed=0, rates=(1e-3, 1e-3), generator=None, batch_norm=False, **options):
+def new_run(
+    scheme="sdn",
+    seed=0,
+    rates=(1e-3, 1e-3),
+    decays=(0, 0),
+    generator=None,
+    batch_norm=False,
+    **options,
+):
     stages = scheme_stages(
-        scheme, epochs=EPOCHS, learning_rates=rates, samples=3, grow=scheme == "sdn_diverse"
+        scheme,
+        epochs=EPOCHS,
+        learning_rates=rates,
+        decay_fractions=decays,
+        samples=3,
+        grow=scheme == "sdn_diverse",
     )
     if generator is None:
         generator = Generator(
@@ -141,7 +154,7 @@ def test_a_seed_settles_every_bit(scheme):
         {"scheme": "sdn"},
         {"scheme": "sdn", "checkpoint_steps": 2, "precision": "bf16"},
         {"scheme": "sdn_diverse", "batch_norm": True},
-        {"scheme": "sdn_diverse", "checkpoint_steps": 2},
+        {"scheme": "sdn_diverse", "checkpoint_steps": 2, "decays": (0, 0.7)},
     ],
     ids=lambda options: "-".join(map(str, options.values())),
 )
@@ -314,6 +327,19 @@ def test_the_optimiser_starts_anew_in_every_stage():
     distill(run, new_batches(), Hooks(on_checkpoint=look))
     first = [(0, {step}, {1e-3}) for step in range(1, 6)]
     assert seen == first + [(1, {step}, {2e-4}) for step in range(1, 6)]
+
+
+def test_the_rate_falls_at_the_end_of_a_stage():
+    rates = []
+
+    def look(run, stage_end):
+        if not stage_end:
+            rates.append(run.optimizer.param_groups[0]["lr"])
+
+    run = new_run(rates=(6e-3, 2e-3), decays=(0.5, 1), checkpoint_steps=1)
+    distill(run, new_batches(), Hooks(on_checkpoint=look))  # of each stage's six steps the last ends it
+    expected = [6e-3, 6e-3, 6e-3, 6e-3, 4e-3] + [2e-3 * left / 6 for left in (6, 5, 4, 3, 2)]
+    assert rates == pytest.approx(expected)
 
 
 def test_adam_is_the_papers():

@@ -34,6 +34,22 @@ def test_stages(scheme, expected):
     assert list(stages(scheme, samples=4)) == expected
 
 
+@pytest.mark.parametrize(
+    ("scheme", "expected"),
+    [("image", [0.2]), ("stage_one", [0.2]), ("stage_two", [0.5]), ("joint", [0.5])]
+    + [("sdn", [0.2, 0.5]), ("sdn_diverse", [0.2, 0.5])],
+)
+def test_every_stage_has_its_decay(scheme, expected):
+    assert [s.decay_fraction for s in stages(scheme, decay_fractions=(0.2, 0.5))] == expected
+
+
+def test_the_rate_of_a_step():
+    stage = Stage("stage_two", "stage_two", 5, 0.4, decay_fraction=0.4)
+    rates = [stage.rate(step, steps=10) for step in range(10)]
+    assert rates == pytest.approx([0.4] * 7 + [0.3, 0.2, 0.1])
+    assert {Stage("image", "image", 8, 0.4).rate(step, 10) for step in range(10)} == {0.4}
+
+
 def test_growing_starts_with_one_sample():
     assert [stage.samples for stage in stages("sdn_diverse", samples=4, grow=True)] == [1, 4]
 
