@@ -96,7 +96,7 @@ def _check_text(text: TextConfig) -> None:
         )
     if text.embeddings is not None:
         return _expect_file(text.embeddings, "text.embeddings", "an .npz file or a folder")
-    check_encoder(text.encoder)
+    _check_encoder(text.encoder)
     own = text.encoder == CHAR_CNN_RNN
     if text.weights == PRETRAINED and own:
         raise UserError(
@@ -176,7 +176,7 @@ def check_text_training(config: ExperimentConfig) -> None:
         )
 
 
-def check_encoder(encoder: str) -> None:
+def _check_encoder(encoder: str) -> None:
     """Refuse what is no kind of text encoder, or cannot be had here.
 
     Raises:

@@ -16,7 +16,7 @@ from jsonargparse.typing import (
     PositiveInt,
 )
 
-from sdn_ray.errors import UserError
+from sdn_ray.errors import UserError, one_line
 
 Scheme = Literal["image", "stage_one", "stage_two", "joint", "sdn", "sdn_diverse"]
 
@@ -275,7 +275,7 @@ def parse(parser: ArgumentParser, arguments: Sequence[str]) -> Namespace:
     try:
         return parser.parse_args(list(arguments))
     except ArgumentError as error:
-        raise UserError(" ".join(str(error).split())) from error
+        raise UserError(one_line(error)) from error
 
 
 def experiment_from(namespace: Namespace) -> ExperimentConfig:
@@ -313,7 +313,7 @@ def read_experiment(path: Path) -> ExperimentConfig:
     try:
         return experiment_from(parser.parse_path(str(path)))
     except (ArgumentError, OSError, TypeError, ValueError) as error:
-        raise UserError(f"{path}: {' '.join(str(error).split())}") from error
+        raise UserError(f"{path}: {one_line(error)}") from error
 
 
 def to_yaml(config: ExperimentConfig) -> str:

@@ -12,7 +12,7 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig, UserCallback
 from ray.train.torch import TorchTrainer, get_device
 
 from sdn_ray.distillation.loop import DivergedError, ProgressReport
-from sdn_ray.errors import UserError
+from sdn_ray.errors import UserError, one_line
 from sdn_ray.gauges import Gauges
 from sdn_ray.job import Terminal
 from sdn_ray.storage import RunStorage
@@ -55,7 +55,7 @@ class Reporting(Terminal, Protocol):
 
 def reason_of(error: BaseException) -> str:
     """Why a training is spoilt, in one line."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = one_line(error) or type(error).__name__
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return f"out of memory: {text}"
     return text
@@ -118,7 +118,7 @@ def fit(
         try:
             storage.pull(job.run)
         except OSError as error:
-            reporter.line(f"storage: {storage.uri} cannot be read: {' '.join(str(error).split())}")
+            reporter.line(f"storage: {storage.uri} cannot be read: {one_line(error)}")
     return job.finished
 
 

@@ -10,3 +10,8 @@ class UserError(Exception):
 
 class Interrupted(Exception):
     """The user pressed Ctrl-C and the work has come to a clean stop."""
+
+
+def one_line(error: BaseException, most: int | None = None) -> str:
+    """What an error of another library says, on one line and at most so many characters long."""
+    return " ".join(str(error).split())[:most]

@@ -11,15 +11,14 @@ from typing import Any
 from jsonargparse import ArgumentParser
 
 from sdn_ray.cluster import Display
+from sdn_ray.colors import fit_colors
 from sdn_ray.command import check_at_least, run_command
 from sdn_ray.config import absolute, parse
 from sdn_ray.data.references import PARTS, RealImages
 from sdn_ray.errors import UserError
 from sdn_ray.files import write_text
-from sdn_ray.metrics.scoring import (
-    SetScores,
-    check_splits,
-)
+from sdn_ray.metrics.color_agreement import ColorClassifier
+from sdn_ray.metrics.scoring import SetScores, check_splits
 from sdn_ray.models.classifiers import INCEPTION, load_classifier
 from sdn_ray.reports import print_reports, set_report
 from sdn_ray.requests import reference_rows
@@ -42,6 +41,7 @@ DESCRIPTION = (
     "Score images, of folders or drawn by a model on the way: inception score (or the same by "
     "another classifier), and against the real images of a data set SSIM, FSIM, FID and KID."
 )
+_FLAG = {"type": bool, "nargs": "?", "const": True, "default": False}
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -54,6 +54,7 @@ def main(arguments: Sequence[str]) -> int:
     classifier = load_classifier(options.classifier)  # its errors belong here, not in a worker
     with Display() as display, ExitStack() as stack:
         real = _real_images(options, entries, display)
+        colors = _colors(options, entries, display) if options.colors else None
         sets = [open_set(entry, real, options.captions_per_image) for entry in entries]
         left_out = [_left_out(one, real, options, display) for one in sets]
         sets = [one for one, _ in left_out]
@@ -61,7 +62,8 @@ def main(arguments: Sequence[str]) -> int:
             stack.enter_context(SetScores(len(one.images), options.splits, options.seed))
             for one in sets
         ]
-        score_sets(sets, gathered, real, _classifier_settings(options), options.workers, display)
+        settings = _classifier_settings(options) | {"colors": colors}
+        score_sets(sets, gathered, real, settings, options.workers, display)
         reports = [
             set_report(one.name, found, classifier, options, reasons)
             for (one, reasons), found in zip(left_out, gathered, strict=True)
@@ -101,8 +103,14 @@ def _parser() -> ArgumentParser:
     add("--seed", type=int, default=0, help="Of the shuffle before the splits.")
     add(
         *("--skip_bad", "--skip-bad"),
-        **{"type": bool, "nargs": "?", "const": True, "default": False},
+        **_FLAG,
         help="Leave bad images out, and report them.",
+    )
+    add(
+        "--colors",
+        **_FLAG,
+        help="Add how often an image has the colour that its caption names, by a classifier of "
+        "colours fitted on the training images of --reference.",
     )
     add("--output", type=str, help="JSON file for the scores.")
     add("--workers", type=int, help="Processes that score. Default: one a GPU, else one a CPU.")
@@ -118,9 +126,16 @@ def _check_options(options: Any) -> Path | None:
         kind = "--model" if options.model is not None else "--text_encoder"
         raise UserError(f"--reference: found none; with {kind} expected a data set with captions")
     if options.text_encoder:
-        idle = [name for name in ("limit", "captions_per_image", "workers") if options[name]]
+        others = ("limit", "captions_per_image", "workers", "colors")
+        idle = [name for name in others if options[name]]
         if idle:
             raise UserError(f"--{idle[0]}: found beside --text_encoder, where it means nothing")
+    if options.colors and options.reference is None:
+        raise UserError("--reference: found none; with --colors expected a data set with captions")
+    if options.colors and options.split == "train":
+        raise UserError(
+            "--split: found train, whose images --colors is fitted on; expected validation or test"
+        )
     check_at_least(options, splits=1, limit=1, captions_per_image=1, seed=0, workers=1)
     if options.output is None:
         return None
@@ -150,6 +165,16 @@ def _real_images(options: Any, entries: Sequence[Entry], display: Display) -> Re
     for item in dataset.bad_items:
         display.line(f"left out {item.path}: {item.reason}")
     return RealImages.of(rows)
+
+
+def _colors(options: Any, entries: Sequence[Entry], display: Display) -> ColorClassifier:
+    """What colours look like in the training images of the data set."""
+    _, rows = reference_rows(
+        options.reference, "train", origins_of(entries), skip_bad=options.skip_bad
+    )
+    found = fit_colors(rows, options.workers, display.progress)
+    display.line(f"colours fitted on the first captions of {found.images} training images")
+    return found
 
 
 def _left_out(
@@ -185,7 +210,8 @@ def score_sets(
         sets: what to score.
         gathered: where the scores of each set are added.
         real: the real images.
-        settings: ``classifier``, ``splits`` and ``seed`` of a `ScoringWorker`.
+        settings: ``classifier``, ``splits``, ``seed`` and perhaps ``colors`` of a
+            `ScoringWorker`.
         workers: processes; None is one a GPU, or a CPU.
         display: shows progress.
     """

@@ -10,7 +10,9 @@ from sdn_ray.config import ExperimentConfig
 from sdn_ray.data.prepared import CaptionArrays, PreparedImages
 from sdn_ray.data.splits import ClassSplit
 from sdn_ray.distillation.loop import ProgressReport
+from sdn_ray.errors import UserError
 from sdn_ray.export import TrackedRun
+from sdn_ray.files import write_text
 from sdn_ray.storage import RunStorage
 
 
@@ -80,3 +82,35 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
         except json.JSONDecodeError:
             continue
     return records
+
+
+def record_epoch(run: Path, metrics: dict[str, Any]) -> None:
+    """Add an epoch's metrics to the record of a run folder."""
+    with (run / "metrics.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps(metrics) + "\n")
+
+
+def forget_epochs_after(run: Path, epochs: int) -> None:
+    """Drop the records of epochs that the checkpoint has not seen: they come again."""
+    kept = [record for record in read_metrics(run) if record["epoch"] <= epochs]
+    lines = "".join(json.dumps(record) + "\n" for record in kept)
+    write_text(run / "metrics.jsonl", lines)
+
+
+def check_same(identity: dict[str, Any], before: dict[str, Any], path: Path) -> None:
+    """Refuse to go on with what would be another training.
+
+    Args:
+        identity: what a training depends on, by name.
+        before: the same when the checkpoint was written.
+        path: of the checkpoint.
+
+    Raises:
+        UserError: naming what differs.
+    """
+    for name, now in identity.items():
+        if before[name] != now:
+            raise UserError(
+                f"--resume: {name}: found {now}, but {path} was written with {before[name]}; "
+                "expected the same data, cache and settings as when the run began"
+            )

@@ -17,11 +17,9 @@ from sdn_ray.config import DatasetConfig, ExperimentConfig
 from sdn_ray.data.cub import read_cub
 from sdn_ray.data.decoding import decode_batch
 from sdn_ray.data.oxford_flowers import read_oxford_flowers
-from sdn_ray.data.prepared import (
-    PreparedImages,
-)
+from sdn_ray.data.prepared import PreparedImages
 from sdn_ray.data.rows import BadItem, CaptionedDataset
-from sdn_ray.data.splits import ClassSplit
+from sdn_ray.data.splits import ClassSplit, split_classes
 from sdn_ray.data.synthetic_flowers import read_synthetic_flowers, write_synthetic_flowers
 from sdn_ray.data.synthetic_species import SPECIES
 from sdn_ray.errors import UserError
@@ -65,6 +63,16 @@ def read_dataset(config: DatasetConfig) -> CaptionedDataset:
         )
     read = {"oxford_flowers": read_oxford_flowers, "cub": read_cub}[config.name]
     return read(Path(config.root), skip_bad=config.skip_bad)
+
+
+def dataset_split(dataset: CaptionedDataset, config: DatasetConfig) -> ClassSplit:
+    """The zero-shot split of a configuration: the data set's own class lists, or a drawn one."""
+    return split_classes(
+        dataset,
+        validation_classes=config.validation_classes,
+        test_classes=config.test_classes,
+        seed=config.split_seed,
+    )
 
 
 def prepare_images(

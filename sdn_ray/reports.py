@@ -57,6 +57,13 @@ def set_report(
     if distances:
         scores |= _distance_entries(distances, classifier)
     pairs = found.pairs()
+    colors = found.colors()
+    if colors:
+        scores |= {
+            "color_agreement": colors.agreement,
+            "color_agreement_of_shuffled_captions": colors.shuffled,
+        }
+        real_scores |= {"color_agreement": colors.real}
     if len(pairs):
         scores |= {"ssim": float(pairs[:, 1].mean()), "fsim": float(pairs[:, 2].mean())}
     return SetReport(

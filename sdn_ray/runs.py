@@ -1,11 +1,13 @@
 """What the commands that train share: a run folder that is new or goes on, and its MLflow run."""
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 
 from ray.train import TrainingFailedError
+from rich.table import Table
 
 from sdn_ray.cluster import Display
 from sdn_ray.command import new_folder, refuse_others
@@ -139,3 +141,14 @@ def run_to_its_end(
         print(f"Stopped. Go on with: {prog} --resume {run}")
         raise Interrupted
     recorder.status("FINISHED")
+
+
+def show_scores(run: Path, display: Display) -> None:
+    """The table of a finished run's scores on the test classes; nothing where none were asked."""
+    scores = json.loads((run / "scores.json").read_text(encoding="utf-8"))
+    if not scores:
+        return
+    table = Table("test classes", "score", title=run.name, title_justify="left")
+    for name, value in scores.items():
+        table.add_row(name, f"{value:.4f}")
+    display.console.print(table)

@@ -212,13 +212,17 @@ def set_batches(place: int, one: ScoredSet, real: RealImages | None) -> list[lis
     Args:
         place: of the set among those of the stream.
         one: the set.
-        real: adds to the image of each real image's first caption that image's path, and which
-            images of the set are of its captions.
+        real: adds to the image of each real image's first caption that image's path, which
+            images of the set are of its captions, and the caption.
     """
     drawn_from = _drawn_from(one, real) if real else {}
     pairs = {indices[0]: (path, indices) for path, indices in drawn_from.items()}
     rows = []
     for image in one.images:
         path, indices = pairs.get(image.index, (None, []))
-        rows.append(image_row(place, image) | {"real": path, "drawn_from_it": indices})
+        caption = image.caption
+        if path is not None and caption is None:  # a folder made elsewhere, without a manifest
+            caption = real.rows[real.find(str(image.source))].captions[0]
+        pair = {"real": path, "drawn_from_it": indices, "pair_caption": caption}
+        rows.append(image_row(place, image) | pair)
     return list(batched(rows))

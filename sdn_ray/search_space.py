@@ -12,7 +12,7 @@ import yaml
 from jsonargparse import ArgumentError
 
 from sdn_ray.config import ExperimentConfig, experiment_from, experiment_parser
-from sdn_ray.errors import UserError
+from sdn_ray.errors import UserError, one_line
 
 TOTAL_EPOCHS, STAGE_FRACTION = "total_epochs", "stage_one_fraction"
 SCHEME, DIVERSE = "distillation.scheme", "sdn_diverse"
@@ -107,7 +107,7 @@ class SearchSpace:
         try:
             return experiment_from(parser.parse_object(options))
         except (ArgumentError, TypeError, ValueError) as error:
-            reason = " ".join(str(error).split())
+            reason = one_line(error)
             raise UserError(f"{self.path}: a trial with {dict(values)}: {reason}") from error
 
     def _options(self, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -148,7 +148,7 @@ def read_search_space(path: Path) -> SearchSpace:
     try:
         node = yaml.compose(path.read_text(encoding="utf-8"), yaml.SafeLoader)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise UserError(f"--space: {path} cannot be read ({reason}); expected YAML") from error
     if not isinstance(node, yaml.MappingNode) or not node.value:
         raise UserError(f"{path}: found no parameter, expected options with a distribution each")

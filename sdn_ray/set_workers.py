@@ -7,6 +7,7 @@ import numpy as np
 
 from sdn_ray.data.image_sets import ImageReader, SetImage, read_real
 from sdn_ray.export import Model, load_model
+from sdn_ray.metrics.color_agreement import ColorClassifier
 from sdn_ray.metrics.scoring import BatchScorer, BatchScores, RealImage
 from sdn_ray.models.classifiers import load_classifier
 from sdn_ray.streaming import BatchWorker, Row, actor_device
@@ -73,6 +74,7 @@ class ScoringWorker(BatchWorker):
         classifier: NAME or NAME:FILE; None leaves out all scores that need one.
         splits: of the classifier score.
         seed: of its shuffle.
+        colors: names the colours of images; None leaves them out.
     """
 
     def __init__(
@@ -82,9 +84,10 @@ class ScoringWorker(BatchWorker):
         classifier: str | None,
         splits: int,
         seed: int,
+        colors: ColorClassifier | None = None,
     ) -> None:
         loaded = load_classifier(classifier, actor_device()) if classifier else None
-        self._scorers = [BatchScorer(loaded, size, splits, seed) for size in sizes]
+        self._scorers = [BatchScorer(loaded, size, splits, seed, colors) for size in sizes]
         self._read = SetReader(models)
 
     def __call__(self, rows: list[Row]) -> tuple[int, BatchScores]:
@@ -95,6 +98,7 @@ class ScoringWorker(BatchWorker):
                 read_real(Path(row["real"]), *images[place].shape[:2]),
                 place,
                 np.array(row["drawn_from_it"]),
+                row["pair_caption"],
             )
             for place, row in enumerate(rows)
             if row["real"] is not None

@@ -7,7 +7,7 @@ from pathlib import Path
 from pyarrow import ArrowInvalid
 from pyarrow.fs import FileInfo, FileSelector, FileSystem, FileType, copy_files
 
-from sdn_ray.errors import UserError
+from sdn_ray.errors import UserError, one_line
 from sdn_ray.files import making_folder
 
 _CHECKPOINTS = "checkpoints"
@@ -65,7 +65,7 @@ class RunStorage:
             self._remote.delete_file(probe)
             known = self._list()
         except OSError as error:
-            reason = " ".join(str(error).split())[:300]
+            reason = one_line(error, 300)
             raise UserError(
                 f"storage: {self.uri} cannot be written ({reason}); expected a folder or bucket "
                 "that can be, and credentials in the environment"
@@ -114,7 +114,7 @@ class RunStorage:
             if pending is not None:
                 pending.result()
         except OSError as error:
-            return " ".join(str(error).split())[:300]
+            return one_line(error, 300)
         return None
 
     def pull(self, run: Path) -> bool:

@@ -19,7 +19,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 from sqlalchemy.exc import SQLAlchemyError
 
-from sdn_ray.errors import UserError
+from sdn_ray.errors import UserError, one_line
 from sdn_ray.files import replacing
 from sdn_ray.search_space import SearchSpace
 
@@ -52,7 +52,7 @@ def check_study(name: str, storage: str, *, new: bool, begun: bool = False) -> N
         names = [] if absent else optuna.get_all_study_names(storage)
     except (SQLAlchemyError, ImportError, ValueError, RuntimeError) as error:
         raise UserError(
-            f"--study_storage: {storage} cannot be used ({' '.join(str(error).split())[:300]}); "
+            f"--study_storage: {storage} cannot be used ({one_line(error, 300)}); "
             "expected an Optuna URL such as sqlite:////absolute/study.db"
         ) from error
     if begun and name not in names:

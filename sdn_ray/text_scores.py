@@ -42,7 +42,7 @@ def score_text_encoder(options: Any, output: Path | None) -> int:
         held_out = CaptionedFeatures(
             [row.captions for row in rows], np.array([row.class_id for row in rows]), features
         )
-        scores = asdict(text_scores(lambda texts: encoder.encode(texts), image_side, held_out))
+        scores = asdict(text_scores(encoder.encode, image_side, held_out))
         counts = np.unique(held_out.class_ids, return_counts=True)[1]
         # Always naming one class is right for its share of the images.
         scores |= {"chance": 1 / len(counts), "largest_class": float(counts.max() / counts.sum())}

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,9 @@ from sdn_ray.distillation.checkpoints import (
     save_checkpoint,
 )
 from sdn_ray.distillation.loop import ProgressReport
-from sdn_ray.errors import UserError
 from sdn_ray.export import TrackedRun
 from sdn_ray.files import file_hash, making_folder, sole_writer, write_text
-from sdn_ray.job import Terminal, read_metrics
+from sdn_ray.job import Terminal, check_same, forget_epochs_after, read_metrics, record_epoch
 from sdn_ray.pictures import loss_curves
 from sdn_ray.prepare_text import captioned_features, new_training, scores_line
 from sdn_ray.text.encoders import ENCODER_FILE
@@ -129,21 +129,15 @@ class TextWorker:
         if path is None:
             return
         state = load_checkpoint(path)
-        for name, now in self._identity().items():
-            if state["identity"][name] != now:
-                raise UserError(
-                    f"--resume: {name}: found {now}, but {path} was written with "
-                    f"{state['identity'][name]}; expected the same data and settings as before"
-                )
+        check_same(self._identity, state["identity"], path)
         self.training.load_state_dict(state["training"])
         self.best = state["best"]
-        kept = [r for r in read_metrics(self.job.run) if r["epoch"] <= self.training.epoch]
-        lines = "".join(json.dumps(record) + "\n" for record in kept)
-        write_text(self.job.run / "metrics.jsonl", lines)
+        forget_epochs_after(self.job.run, self.training.epoch)
         self.terminal.line(f"going on after epoch {self.training.epoch} ({path.name})")
 
+    @cached_property
     def _identity(self) -> dict[str, Any]:
-        """What the epochs depend on."""
+        """What the epochs depend on, and what must be the same when the run goes on."""
         config, job = self.job.config, self.job
         return {
             "seed": config.seed,
@@ -168,11 +162,10 @@ class TextWorker:
         state = {
             "training": self.training.state_dict(),
             "best": self.best,
-            "identity": self._identity(),
+            "identity": self._identity,
         }
         # First the record: what a checkpoint has not seen is forgotten, but never missed.
-        with (self.job.run / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(metrics) + "\n")
+        record_epoch(self.job.run, metrics)
         save_checkpoint(self.job.run / "checkpoints", state, epoch, False)
         self._show(metrics, scores)
         self.report(metrics)

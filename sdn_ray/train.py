@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from rich.table import Table
-
 from sdn_ray.checks import check_experiment, check_sizes
 from sdn_ray.cluster import (
     Display,
@@ -20,15 +18,15 @@ from sdn_ray.cluster import (
 from sdn_ray.command import run_command
 from sdn_ray.config import ExperimentConfig
 from sdn_ray.data.rows import CaptionedDataset
-from sdn_ray.data.splits import ClassSplit, split_classes
+from sdn_ray.data.splits import ClassSplit
 from sdn_ray.distributed import fit
 from sdn_ray.export import TrackedRun
 from sdn_ray.files import write_text
 from sdn_ray.job import TrainingJob, read_metrics
 from sdn_ray.models.classifiers import load_classifier
-from sdn_ray.prepare import on_ray, prepare_images, read_dataset, show_left_out
+from sdn_ray.prepare import dataset_split, on_ray, prepare_images, read_dataset, show_left_out
 from sdn_ray.prepare_text import prepare_job
-from sdn_ray.runs import begin_run, open_tracking, read_run_arguments, run_to_its_end
+from sdn_ray.runs import begin_run, open_tracking, read_run_arguments, run_to_its_end, show_scores
 from sdn_ray.storage import RunStorage
 
 PROG = "python -m sdn_ray.train"
@@ -44,12 +42,7 @@ def main(arguments: Sequence[str]) -> int:
     check_experiment(config)
     tracking = open_tracking(config, run)
     dataset = read_dataset(config.dataset)
-    split = split_classes(
-        dataset,
-        validation_classes=config.dataset.validation_classes,
-        test_classes=config.dataset.test_classes,
-        seed=config.dataset.split_seed,
-    )
+    split = dataset_split(dataset, config.dataset)
     if config.evaluation.classifier:
         load_classifier(config.evaluation.classifier)  # its errors belong here, not in a worker
     if config.storage:
@@ -112,12 +105,7 @@ def _train(
 def _summarise(run: Path, uri: str) -> None:
     """The table at the end of a run."""
     display = Display()
-    scores = json.loads((run / "scores.json").read_text())
-    table = Table("test classes", "score", title=f"{run.name}", title_justify="left")
-    for name, value in scores.items():
-        table.add_row(name, f"{value:.4f}")
-    if scores:
-        display.console.print(table)
+    show_scores(run, display)
     last = read_metrics(run)[-1]
     display.line(f"last epoch: loss {last['loss']:.4g}, {last['images_per_second']:.0f} images/s")
     display.line(f"model:   {run / 'model'}")

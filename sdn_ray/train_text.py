@@ -4,14 +4,12 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.table import Table
-
 from sdn_ray.checks import check_text_training
 from sdn_ray.cluster import Display, Monitor, Reporter, start_ray, watch, worker_resources
 from sdn_ray.command import run_command
 from sdn_ray.config import ExperimentConfig
 from sdn_ray.data.rows import CaptionedDataset
-from sdn_ray.data.splits import ClassSplit, split_classes
+from sdn_ray.data.splits import ClassSplit
 from sdn_ray.distributed import fit
 from sdn_ray.errors import UserError
 from sdn_ray.export import TrackedRun
@@ -20,13 +18,14 @@ from sdn_ray.image_features import feature_source, prepare_features
 from sdn_ray.job import read_metrics
 from sdn_ray.models.features import TEACHER
 from sdn_ray.prepare import (
+    dataset_split,
     on_ray,
     prepare_images,
     prepare_teacher,
     read_dataset,
     show_left_out,
 )
-from sdn_ray.runs import begin_run, open_tracking, read_run_arguments, run_to_its_end
+from sdn_ray.runs import begin_run, open_tracking, read_run_arguments, run_to_its_end, show_scores
 from sdn_ray.text_worker import EXPORT, TextJob
 
 PROG = "python -m sdn_ray.train_text"
@@ -43,12 +42,7 @@ def main(arguments: Sequence[str]) -> int:
     check_text_training(config)
     tracking = open_tracking(config, run)
     dataset = read_dataset(config.dataset)
-    split = split_classes(
-        dataset,
-        validation_classes=config.dataset.validation_classes,
-        test_classes=config.dataset.test_classes,
-        seed=config.dataset.split_seed,
-    )
+    split = dataset_split(dataset, config.dataset)
     if config.text.patience and not split.validation:
         raise UserError(
             "text.patience: needs validation classes to stop by; found dataset.validation_classes 0"
@@ -103,12 +97,7 @@ def _train(
 def _summarise(run: Path, uri: str) -> None:
     """The table at the end of a run."""
     display = Display()
-    scores = json.loads((run / "scores.json").read_text(encoding="utf-8"))
-    if scores:
-        table = Table("test classes", "score", title=run.name, title_justify="left")
-        for name, value in scores.items():
-            table.add_row(name, f"{value:.4f}")
-        display.console.print(table)
+    show_scores(run, display)
     display.line(f"last epoch: loss {read_metrics(run)[-1]['loss']:.4g}")
     display.line(f"encoder: {run / EXPORT} (for --text.weights, and evaluate --text-encoder)")
     display.line(f"MLflow:  mlflow ui --backend-store-uri {uri}")

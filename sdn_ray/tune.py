@@ -38,7 +38,7 @@ from sdn_ray.config import (
     with_absolute_paths,
 )
 from sdn_ray.data.rows import CaptionedDataset
-from sdn_ray.data.splits import ClassSplit, split_classes
+from sdn_ray.data.splits import ClassSplit
 from sdn_ray.errors import Interrupted, UserError
 from sdn_ray.export import TrackedRun
 from sdn_ray.files import write_text
@@ -46,7 +46,7 @@ from sdn_ray.job import TrainingJob
 from sdn_ray.metrics.classifier_score import score_name
 from sdn_ray.metrics.evaluation import PERCEPTUAL
 from sdn_ray.models.classifiers import load_classifier
-from sdn_ray.prepare import on_ray, prepare_images, read_dataset, show_left_out
+from sdn_ray.prepare import dataset_split, on_ray, prepare_images, read_dataset, show_left_out
 from sdn_ray.prepare_text import prepare_job
 from sdn_ray.search_space import SCHEME, SearchSpace, read_search_space
 from sdn_ray.storage import RunStorage
@@ -287,12 +287,7 @@ def _objective(config: ExperimentConfig, wanted: str | None) -> tuple[str, bool]
 
 def _split(config: ExperimentConfig, dataset: CaptionedDataset, score_test: bool) -> ClassSplit:
     """The classes that the trials see: in a search those for testing are not among them."""
-    split = split_classes(
-        dataset,
-        validation_classes=config.dataset.validation_classes,
-        test_classes=config.dataset.test_classes,
-        seed=config.dataset.split_seed,
-    )
+    split = dataset_split(dataset, config.dataset)
     if not split.validation:
         raise UserError(
             "dataset.validation_classes: found 0; a search chooses on validation classes, "

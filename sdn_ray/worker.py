@@ -36,10 +36,16 @@ from sdn_ray.distillation.loop import (
     stored_weights,
 )
 from sdn_ray.distillation.schemes import Stage, scheme_stages
-from sdn_ray.errors import UserError
 from sdn_ray.export import export_model
 from sdn_ray.files import file_hash, sole_writer, write_text
-from sdn_ray.job import Terminal, TrainingJob, read_metrics
+from sdn_ray.job import (
+    Terminal,
+    TrainingJob,
+    check_same,
+    forget_epochs_after,
+    read_metrics,
+    record_epoch,
+)
 from sdn_ray.metrics.evaluation import TEST_SPLITS, evaluate_generator, spread
 from sdn_ray.models.classifiers import Classifier, load_classifier
 from sdn_ray.models.drawing import draw_images
@@ -184,7 +190,7 @@ class Worker:
         path = self._agreed(latest_checkpoint(self.job.run / "checkpoints"))
         state = self._state(path) if path else None
         if state:
-            self._check_same(state["identity"], path)
+            check_same(self._identity, state["identity"], path)
             weights = stored_weights(state)
             if generator.samples != state["samples"]:
                 generator.grow_samples(state["samples"], noise=0, seed=0)  # for its shape alone
@@ -208,7 +214,7 @@ class Worker:
             run.load_state_dict(state)
         if self.rank == 0:
             remove_partial_files(self.job.run / "checkpoints")
-            self._forget_epochs_after(run.epochs_done)
+            forget_epochs_after(self.job.run, run.epochs_done)
             if state:
                 done, total = run.steps_done(len(self.batches)), run.steps(len(self.batches))
                 self.terminal.line(f"going on from step {done} of {total} ({path.name})")
@@ -231,14 +237,6 @@ class Worker:
             "teacher": file_hash(job.teacher),
         }
 
-    def _check_same(self, before: dict[str, Any], path: Path) -> None:
-        for name, now in self._identity.items():
-            if before[name] != now:
-                raise UserError(
-                    f"--resume: {name}: found {now}, but {path} was written with {before[name]}; "
-                    "expected the same data, cache and settings as when the run began"
-                )
-
     def _agreed(self, path: Path | None) -> Path | None:
         """The checkpoint that rank 0 found: what another worker sees may be older."""
         if self.world_size == 1:
@@ -258,12 +256,6 @@ class Worker:
         sent = [load_checkpoint(path) if self.rank == 0 else None]
         dist.broadcast_object_list(sent, src=0)
         return sent[0]
-
-    def _forget_epochs_after(self, epochs: int) -> None:
-        """Drop the records of epochs that the checkpoint has not seen: they come again."""
-        records = [r for r in read_metrics(self.job.run) if r["epoch"] <= epochs]
-        text = "".join(json.dumps(record) + "\n" for record in records)
-        write_text(self.job.run / "metrics.jsonl", text)
 
     def _on_progress(self, report: ProgressReport) -> bool:
         if self.rank == 0:
@@ -308,8 +300,7 @@ class Worker:
     def _record_epoch(
         self, metrics: dict[str, Any], report: EpochReport, generator: Generator
     ) -> None:
-        with (self.job.run / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(metrics) + "\n")
+        record_epoch(self.job.run, metrics)
         shown = [f"{k} {v:.3f}" for k, v in metrics.items() if k.startswith(self.watched_name)]
         self.terminal.line(
             f"{report.stage.name} epoch {report.epoch + 1}/{report.stage.epochs}: "

@@ -43,8 +43,8 @@ def scheme_stages(
     """The stages of a scheme.
 
     A scheme of one stage trains for the epochs of both, so that schemes compare fairly; `image`
-    and `stage_one` take the learning rate and its decay of stage one, `stage_two` and `joint` those of
-    stage two.
+    and `stage_one` take the learning rate and its decay of stage one, `stage_two` and `joint`
+    those of stage two.
 
     Args:
         scheme: one of `SCHEMES`.

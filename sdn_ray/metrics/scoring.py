@@ -13,6 +13,12 @@ import torch
 
 from sdn_ray.errors import UserError
 from sdn_ray.metrics.classifier_score import ClassifierScore, ScoreResult, SplitSums
+from sdn_ray.metrics.color_agreement import (
+    ColorClassifier,
+    color_agreement,
+    named_color,
+    shuffled_color_agreement,
+)
 from sdn_ray.metrics.feature_distances import (
     FeatureMoments,
     frechet_distance,
@@ -34,6 +40,7 @@ class RealImage:
     image: np.ndarray  # (height, width, 3) uint8, at the generated image's size
     place: int  # in the batch: the image that was drawn from its first caption
     indices: np.ndarray  # in the set: all that were drawn from its captions
+    caption: str  # of the image at `place`
 
 
 @dataclass(frozen=True)
@@ -53,6 +60,7 @@ class BatchScores:
     indices: np.ndarray  # (pairs,) of the images in the set that are compared with a real one
     ssim: np.ndarray  # (pairs,)
     fsim: np.ndarray  # (pairs,)
+    colors: list[tuple[str, str, str]]  # that a caption names, of the image, and of the real one
     size: tuple[int, int]  # height and width of the first image
 
 
@@ -64,13 +72,22 @@ class BatchScorer:
         images: of the whole set.
         splits: of the classifier score.
         seed: of its shuffle.
+        colors: adds colours; None leaves them out.
 
     Raises:
         UserError: fewer images than splits.
     """
 
-    def __init__(self, classifier: Classifier | None, images: int, splits: int, seed: int) -> None:
+    def __init__(
+        self,
+        classifier: Classifier | None,
+        images: int,
+        splits: int,
+        seed: int,
+        colors: ColorClassifier | None = None,
+    ) -> None:
         self._classifier = classifier
+        self._colors = colors
         if classifier is not None:
             self._score = ClassifierScore(classifier.classes, images, splits, seed)
 
@@ -94,8 +111,20 @@ class BatchScorer:
             indices=np.array([indices[pair.place] for pair in real], dtype=np.int64),
             ssim=np.array([ssim(a, b) for a, b in pairs]),
             fsim=_fsim_of_pairs(pairs),
+            colors=self._colors_of(images, real),
             size=images[0].shape[:2],
         )
+
+    def _colors_of(
+        self, images: Sequence[np.ndarray], real: Sequence[RealImage]
+    ) -> list[tuple[str, str, str]]:
+        if self._colors is None:
+            return []
+        named = [(named_color(pair.caption), pair) for pair in real]
+        named = [(color, pair) for color, pair in named if color is not None]
+        drawn = self._colors([images[pair.place] for _, pair in named])
+        photographed = self._colors([pair.image for _, pair in named])
+        return list(zip((color for color, _ in named), drawn, photographed, strict=True))
 
     def _classify(
         self, images: Sequence[np.ndarray], indices: Sequence[np.ndarray]
@@ -145,6 +174,15 @@ class Distances:
     kid_subset: int  # images of each subset
 
 
+@dataclass(frozen=True)
+class ColorScores:
+    """How often images have the colour that the first caption of a real image names."""
+
+    agreement: float  # of the images drawn from it
+    shuffled: float  # of the same ones, with the captions dealt at random
+    real: float  # of the real images
+
+
 class SetScores(AbstractContextManager["SetScores"]):
     """Gathers the scores of one set; its memory does not grow with the number of images.
 
@@ -157,6 +195,7 @@ class SetScores(AbstractContextManager["SetScores"]):
         self._folder = TemporaryDirectory(prefix="sdn_ray-features-")
         self._sides = {name: _Side(Path(self._folder.name) / name) for name in ("images", "real")}
         self._pairs: list[np.ndarray] = []  # (pairs, 3): index, SSIM, FSIM
+        self._colors: list[tuple[str, str, str]] = []
         self.sizes: set[tuple[int, int]] = set()  # height and width of images
 
     def __exit__(self, *_: object) -> None:
@@ -165,6 +204,7 @@ class SetScores(AbstractContextManager["SetScores"]):
     def add(self, batch: BatchScores) -> None:
         """Add a scored batch; the order of batches is that of the features on disk."""
         self.sizes.add(batch.size)
+        self._colors += batch.colors
         for name, found in (("images", batch.images), ("real", batch.real)):
             if found is not None:
                 self._sides[name].add(found, self.images, self.splits, self.seed)
@@ -180,6 +220,17 @@ class SetScores(AbstractContextManager["SetScores"]):
         """Index in the set, SSIM and FSIM of each pair, by index: (pairs, 3)."""
         rows = np.concatenate(self._pairs) if self._pairs else np.empty((0, 3))
         return rows[np.argsort(rows[:, 0])]
+
+    def colors(self) -> ColorScores | None:
+        """How often the captions' colours are those of the images; None where nothing is known."""
+        if not self._colors:
+            return None
+        said, drawn, photographed = zip(*self._colors, strict=True)
+        return ColorScores(
+            color_agreement(said, drawn),
+            shuffled_color_agreement(said, drawn),
+            color_agreement(said, photographed),
+        )
 
     def distances(self) -> Distances | None:
         """FID and KID; None without a classifier, or with fewer than two images on a side."""

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from sdn_ray.errors import one_line
 from sdn_ray.files import replacing
 
 
@@ -75,7 +76,7 @@ def _read_shard(path: Path) -> np.ndarray | None:
             return shard
         problem = "its checksum is another"
     except (OSError, ValueError, TypeError) as error:
-        problem = " ".join(str(error).split())[:300]
+        problem = one_line(error, 300)
     warnings.warn(
         f"{path}: damaged ({problem}); its captions are encoded again, and it may be deleted",
         stacklevel=3,

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from sdn_ray.errors import UserError
+from sdn_ray.errors import UserError, one_line
 from sdn_ray.files import file_hash, making_folder, write_text
 from sdn_ray.files import fingerprint as values_fingerprint
 
@@ -274,8 +274,8 @@ def _model_folder(kind: str, name: str) -> Path:
     except Exception as error:
         raise UserError(
             f"text encoder {kind}:{name}: no folder of this name, and a model of this name cannot "
-            f"be downloaded ({_words(error)}); expected a folder, or a name on the Hugging Face "
-            "hub and a network that reaches it"
+            f"be downloaded ({one_line(error, 300)}); expected a folder, or a name on the Hugging "
+            "Face hub and a network that reaches it"
         ) from error
 
 
@@ -299,7 +299,7 @@ def _load_base(kind: str, folder: Path) -> tuple[Kind, nn.Module, Any]:
     # The files say which classes are built from which settings: they can fail in any way.
     except Exception as error:
         raise UserError(
-            f"text encoder {kind}:{folder}: cannot be read as such a model ({_words(error)})"
+            f"text encoder {kind}:{folder}: cannot be read as such a model ({one_line(error, 300)})"
         ) from error
 
 
@@ -365,8 +365,8 @@ def _needing_packages() -> Iterator[None]:
         yield
     except ImportError as error:
         raise UserError(
-            f"text encoder: a package is missing ({_words(error)}); sentence encoders and CLIP "
-            'need: pip install "sdn_ray[sentence]"'
+            f"text encoder: a package is missing ({one_line(error, 300)}); sentence encoders and "
+            'CLIP need: pip install "sdn_ray[sentence]"'
         ) from error
 
 
@@ -384,11 +384,6 @@ def _quietly() -> Iterator[None]:
         logging.set_verbosity(verbosity)
         if bars:
             logging.enable_progress_bar()
-
-
-def _words(error: Exception) -> str:
-    """An error on one line of bearable length."""
-    return " ".join(str(error).split())[:300]
 
 
 def _file_hashes(folder: Path) -> dict[str, str]:

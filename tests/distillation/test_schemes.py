@@ -36,8 +36,14 @@ def test_stages(scheme, expected):
 
 @pytest.mark.parametrize(
     ("scheme", "expected"),
-    [("image", [0.2]), ("stage_one", [0.2]), ("stage_two", [0.5]), ("joint", [0.5])]
-    + [("sdn", [0.2, 0.5]), ("sdn_diverse", [0.2, 0.5])],
+    [
+        ("image", [0.2]),
+        ("stage_one", [0.2]),
+        ("stage_two", [0.5]),
+        ("joint", [0.5]),
+        ("sdn", [0.2, 0.5]),
+        ("sdn_diverse", [0.2, 0.5]),
+    ],
 )
 def test_every_stage_has_its_decay(scheme, expected):
     assert [s.decay_fraction for s in stages(scheme, decay_fractions=(0.2, 0.5))] == expected

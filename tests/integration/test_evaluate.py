@@ -99,7 +99,7 @@ def test_several_sets_stand_in_one_table(
         tmp_path,
         squeezenet,
         *("--images", f"sdn={model}", f"copies={stems}", "--reference", reference),
-        *("--captions_per_image", 1),
+        *("--captions_per_image", 1, "--colors"),
     )
     assert list(found) == ["sdn", "copies"]
     copies = found["copies"]
@@ -108,6 +108,9 @@ def test_several_sets_stand_in_one_table(
     assert copies["scores"]["squeezenet1_1_fid"] == pytest.approx(0, abs=1e-6)
     assert copies["scores"]["squeezenet1_1_score"] == copies["real_scores"]["squeezenet1_1_score"]
     assert found["sdn"]["scores"]["squeezenet1_1_fid"] > 1
+    assert copies["scores"]["color_agreement"] == copies["real_scores"]["color_agreement"]
+    assert found["sdn"]["real_scores"]["color_agreement"] > 0.3  # fitted on forty photographs
+    assert found["sdn"]["scores"]["color_agreement_of_shuffled_captions"] < 0.5
     table = capsys.readouterr().out
     assert "sdn" in table
     assert "copies" in table
@@ -181,3 +184,6 @@ def test_what_cannot_be_scored_is_one_clear_error(
     assert "expected each once" in refused(*images, generated)
     assert "one of --images, --model and --text_encoder" in refused(*images, "--model", generated)
     assert "--splits: found 0" in refused(*images, "--splits", 0)
+    assert "--reference: found none; with --colors" in refused(*images, "--colors")
+    seen = ("--reference", reference, "--split", "train", "--colors")
+    assert "--split: found train, whose images --colors is fitted on" in refused(*images, *seen)

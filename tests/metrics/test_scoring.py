@@ -10,6 +10,7 @@ from sdn_ray.metrics.scoring import BatchScorer, RealImage, SetScores, check_spl
 from sdn_ray.metrics.ssim import ssim
 
 CLASSES = 5
+CAPTIONS = ["a red flower", "a flower", *["a blue flower with a red middle"] * 6]
 
 
 class MeansClassifier:
@@ -47,7 +48,9 @@ def score(pictures, batches):
     with SetScores(24, 4, seed=3) as found:
         for batch in batches:
             pairs = [
-                RealImage(real[index // 3], place, np.arange(index, index + 3))
+                RealImage(
+                    real[index // 3], place, np.arange(index, index + 3), CAPTIONS[index // 3]
+                )
                 for place, index in enumerate(batch)
                 if index % 3 == 0
             ]
@@ -110,10 +113,44 @@ def test_without_a_classifier_there_are_pairs_alone(pictures):
     generated, real = pictures
     scorer = BatchScorer(None, 24, 4, seed=3)
     with SetScores(24, 4, seed=3) as found:
-        found.add(scorer(np.arange(24), generated, [RealImage(real[0], 0, np.arange(3))]))
+        found.add(
+            scorer(np.arange(24), generated, [RealImage(real[0], 0, np.arange(3), "a flower")])
+        )
         assert found.classifier_score() is None
         assert found.distances() is None
         assert found.pairs()[:, 0].tolist() == [0]
+
+
+class BrightRed:
+    """A colour classifier that calls bright images red and dark ones blue."""
+
+    def __call__(self, images):
+        return ["red" if image.mean() > 125 else "blue" for image in images]
+
+
+def test_colors_of_pairs_whose_caption_names_one(pictures):
+    generated, real = pictures
+    scorer = BatchScorer(None, 24, 4, seed=3, colors=BrightRed())
+    with SetScores(24, 4, seed=3) as found:
+        assert found.colors() is None
+        for start in (0, 12):
+            pairs = [
+                RealImage(real[i], 3 * i - start, np.arange(3), CAPTIONS[i])
+                for i in range(start // 3, start // 3 + 4)
+            ]
+            found.add(scorer(np.arange(start, start + 12), generated[start : start + 12], pairs))
+        scores = found.colors()
+    said = np.array([True, *[False] * 6])  # red, of the seven captions that name a colour
+    kept = [0, 2, 3, 4, 5, 6, 7]
+    drawn, photographed = (
+        np.array([image.mean() > 125 for image in images])
+        for images in (generated[::3][kept], real[kept])
+    )
+    assert 0 < drawn.sum() < 7
+    assert scores.agreement == pytest.approx((drawn == said).mean())
+    assert scores.real == pytest.approx((photographed == said).mean())
+    chance = np.mean([a == b for a in drawn for b in said])  # every caption with every image
+    assert scores.shuffled == pytest.approx(chance)
 
 
 def test_too_few_images_for_the_splits():
