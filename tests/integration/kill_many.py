@@ -17,7 +17,7 @@ from ray.cluster_utils import Cluster
 from tests.integration.small import (
     generator_hash,
     kill_worker,
-    start_training,
+    start,
     train,
     wait_for,
     write_config,
@@ -49,11 +49,11 @@ def _kill_many(folder: Path, runs: int) -> int:
     config = write_config(folder, folder / "cache")
     for name in ("first", "undisturbed"):  # the first one fills the cache
         run, began = folder / name, time.monotonic()
-        process = start_training("--config", config, "--output", run, log=folder / "log")
+        process = start("sdn_ray.train", "--config", config, "--output", run, log=folder / "log")
         wait_for((run / ".lock").exists, process)
-        start = time.monotonic()
+        locked = time.monotonic()
         wait_for((run / "model").exists, process)
-        training = time.monotonic() - start
+        training = time.monotonic() - locked
         assert process.wait(600) == 0
         seconds = time.monotonic() - began
     expected = generator_hash(folder / "undisturbed")
@@ -62,7 +62,7 @@ def _kill_many(folder: Path, runs: int) -> int:
     for number in range(runs):
         run, log = folder / f"run{number}", folder / f"log{number}"
         victim = ("worker", "driver")[number % 2]
-        process = start_training("--config", config, "--output", run, log=log)
+        process = start("sdn_ray.train", "--config", config, "--output", run, log=log)
         began = time.monotonic()
         if victim == "worker":
             wait_for((run / ".lock").exists, process)

@@ -45,11 +45,11 @@ def write_config(folder: Path, cache: Path, validation_classes: int = 4) -> Path
     return path
 
 
-def start_training(*arguments: object, log: Path) -> subprocess.Popen:
-    """The command in a process group of its own, its output in ``log``."""
+def start(module: str, *arguments: object, log: Path) -> subprocess.Popen:
+    """A command, such as sdn_ray.train, in a process group of its own, its output in ``log``."""
     with log.open("ab") as file:
         return subprocess.Popen(
-            [sys.executable, "-m", "sdn_ray.train", *map(str, arguments)],
+            [sys.executable, "-m", module, *map(str, arguments)],
             stdout=file,
             stderr=subprocess.STDOUT,
             start_new_session=True,
@@ -60,8 +60,8 @@ def start_training(*arguments: object, log: Path) -> subprocess.Popen:
 
 
 def train(*arguments: object, log: Path, timeout: float = 240) -> int:
-    """Run the command to its end; its exit status."""
-    process = start_training(*arguments, log=log)
+    """Run sdn_ray.train to its end; its exit status."""
+    process = start("sdn_ray.train", *arguments, log=log)
     try:
         return process.wait(timeout)
     except subprocess.TimeoutExpired:
@@ -75,10 +75,10 @@ def checkpoints(run: Path) -> list[str]:
 
 
 def wait_for(event: Callable[[], object], process: subprocess.Popen, timeout: float = 240) -> None:
-    """Wait until something is true of a training that goes on meanwhile."""
+    """Wait until something is true of a command that runs meanwhile."""
     deadline = time.monotonic() + timeout
     while not event():
-        assert process.poll() is None, "the training ended before what was waited for"
+        assert process.poll() is None, "the command ended before what was waited for"
         assert time.monotonic() < deadline, f"waited {timeout} s in vain"
         time.sleep(0.02)
 

@@ -16,7 +16,7 @@ from tests.integration.small import (
     checkpoints,
     generator_hash,
     kill_worker,
-    start_training,
+    start,
     train,
     wait_for,
 )
@@ -91,7 +91,7 @@ def assert_same(run, undisturbed):
 def test_killed_workers_and_drivers_cost_nothing(small, tmp_path):
     config, undisturbed = small
     run, log = tmp_path / "run", tmp_path / "log"
-    process = start_training("--config", config, "--output", run, log=log)
+    process = start("sdn_ray.train", "--config", config, "--output", run, log=log)
     wait_for(lambda: checkpoints(run), process)
     assert kill_worker(run)
     wait_for(lambda: "going on from step" in log.read_text(), process)
@@ -108,7 +108,7 @@ def test_ctrl_c_leaves_a_run_that_resumes_from_its_storage(small, tmp_path):
     config, undisturbed = small
     run, log, store = tmp_path / "run", tmp_path / "log", tmp_path / "store"
     options = ["--config", config, "--storage", store]
-    process = start_training(*options, "--output", run, log=log)
+    process = start("sdn_ray.train", *options, "--output", run, log=log)
     wait_for(lambda: checkpoints(run), process)
     # As a terminal does it: to the whole process group.
     os.killpg(process.pid, signal.SIGINT)

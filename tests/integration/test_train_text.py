@@ -3,9 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 from mlflow.tracking import MlflowClient
@@ -13,9 +10,8 @@ from mlflow.tracking import MlflowClient
 from sdn_ray import evaluate, train_text
 from sdn_ray.errors import UserError
 from sdn_ray.files import file_hash
-from tests.integration.small import checkpoints, wait_for
+from tests.integration.small import checkpoints, start, wait_for
 
-ROOT = Path(__file__).parents[2]
 CONFIG = """
 dataset:
   {{name: oxford_flowers, root: {root}, image_size: 64, validation_classes: 2, cache: {cache}}}
@@ -36,35 +32,24 @@ def config(ray_cluster, reference, shared, tmp_path):
     return path
 
 
-def start(*arguments, log):
-    with log.open("ab") as file:
-        return subprocess.Popen(
-            [sys.executable, "-m", "sdn_ray.train_text", *map(str, arguments)],
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            cwd=ROOT,
-        )
-
-
 def test_an_encoder_is_trained_goes_on_after_a_kill_and_is_scored(
-    config, reference, joined, tmp_path
+    config, reference, joined, tmp_path, capsys
 ):
     run, again, log = tmp_path / "run", tmp_path / "again", tmp_path / "log"
-    undisturbed = start("--config", config, "--output", run, log=log)
-    assert undisturbed.wait(240) == 0, log.read_text()
+    assert train_text.main(["--config", str(config), "--output", str(run)]) == 0
     history = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [record["epoch"] for record in history] == [1, 2, 3, 4, 5, 6]
     assert history[-1]["loss"] < history[0]["loss"]
     accuracies = [record["validation/zero_shot_accuracy"] for record in history]
     best = accuracies.index(max(accuracies)) + 1
-    assert f"that of epoch {best} of 6" in log.read_text()
+    assert f"that of epoch {best} of 6" in capsys.readouterr().out
 
-    killed = start("--config", config, "--output", again, log=log)
+    killed = start("sdn_ray.train_text", "--config", config, "--output", again, log=log)
     wait_for(lambda: checkpoints(again), killed)
     os.kill(killed.pid, signal.SIGKILL)
     killed.wait()
     assert not (again / "text_encoder").exists()
-    assert start("--resume", again, log=log).wait(240) == 0, log.read_text()
+    assert train_text.main(["--resume", str(again)]) == 0
     for name in ("text_encoder.safetensors", "image_side.safetensors"):
         found = [file_hash(folder / "text_encoder" / name) for folder in (run, again)]
         assert found[0] == found[1], name

@@ -1,9 +1,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
-from pathlib import Path
 
 import optuna
 import pytest
@@ -16,9 +13,8 @@ from sdn_ray.config import read_experiment
 from sdn_ray.errors import UserError
 from sdn_ray.files import file_hash
 from sdn_ray.job import read_metrics
-from tests.integration.small import wait_for
+from tests.integration.small import start, wait_for
 
-ROOT = Path(__file__).parents[2]
 SPACE = """
 distillation.stage_two.learning_rate: {loguniform: [3.0e-4, 3.0e-3]}
 total_epochs: 2
@@ -31,42 +27,26 @@ def config(ray_cluster, search_config):
     return search_config
 
 
-def start(*arguments, log):
-    with log.open("ab") as file:
-        return subprocess.Popen(
-            [sys.executable, "-m", "sdn_ray.tune", *map(str, arguments)],
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            cwd=ROOT,
-        )
-
-
-def run(*arguments, log):
-    process = start(*arguments, log=log)
-    try:
-        assert process.wait(400) == 0, log.read_text()
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
+def run(*arguments):
+    assert tune.main([str(argument) for argument in arguments]) == 0
 
 
 def trials(folder):
     return optuna.load_study(study_name=folder.name, storage=f"sqlite:///{folder}/study.db").trials
 
 
-def test_a_killed_search_goes_on_without_repeating_a_trial(config, tmp_path):
+def test_a_killed_search_goes_on_without_repeating_a_trial(config, joined, tmp_path):
     (tmp_path / "space.yaml").write_text(SPACE)
     study, log = tmp_path / "study", tmp_path / "log"
     options = ["--config", config, "--space", tmp_path / "space.yaml", "--trials", 6]
-    process = start(*options, "--prune", "false", "--output", study, log=log)
+    process = start("sdn_ray.tune", *options, "--prune", "false", "--output", study, log=log)
     third = study / "trials" / "0003" / "metrics.jsonl"
     wait_for(third.exists, process, timeout=300)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     models = [study / "trials" / f"{number:04d}" / "model" / "config.json" for number in range(3)]
     times = [path.stat().st_mtime_ns for path in models]
-    run("--resume", study, log=log)
+    run("--resume", study)
 
     found = trials(study)
     assert [trial.number for trial in found] == list(range(6))
@@ -103,13 +83,13 @@ def test_a_killed_search_goes_on_without_repeating_a_trial(config, tmp_path):
         assert origin["split"]["test"] == []
 
 
-def test_a_trial_that_fails_is_recorded_and_the_search_goes_on(config, tmp_path):
+def test_a_trial_that_fails_is_recorded_and_the_search_goes_on(config, joined, tmp_path):
     (tmp_path / "space.yaml").write_text(
         "distillation.stage_one.learning_rate: {grid: [1.0e+30, 1.0e-3]}\n"
     )
-    study, log = tmp_path / "study", tmp_path / "log"
+    study = tmp_path / "study"
     options = ["--config", config, "--distillation.stage_two.epochs", 1]
-    run(*options, "--space", tmp_path / "space.yaml", "--output", study, log=log)
+    run(*options, "--space", tmp_path / "space.yaml", "--output", study)
     failed, complete = trials(study)
     assert (failed.state, complete.state) == (TrialState.FAIL, TrialState.COMPLETE)
     assert "stage_one.learning_rate" in failed.user_attrs["reason"]
@@ -119,14 +99,14 @@ def test_a_trial_that_fails_is_recorded_and_the_search_goes_on(config, tmp_path)
     assert recorded.data.tags["sdn_ray.reason"] == failed.user_attrs["reason"]
 
 
-def test_table_3_is_a_grid_that_is_scored_on_the_test_classes(config, tmp_path):
+def test_table_3_is_a_grid_that_is_scored_on_the_test_classes(config, joined, tmp_path, capsys):
     (tmp_path / "space.yaml").write_text(
         "distillation.scheme: {grid: [sdn, image]}\nseed: {grid: [0, 1]}\n"
     )
-    study, log = tmp_path / "study", tmp_path / "log"
+    study = tmp_path / "study"
     options = ["--config", config, "--distillation.grow_samples", "false"]
     options += ["--distillation.stage_two.epochs", 1, "--score_test", "true"]
-    run(*options, "--space", tmp_path / "space.yaml", "--output", study, log=log)
+    run(*options, "--space", tmp_path / "space.yaml", "--output", study)
     table = json.loads((study / "table.json").read_text())
     assert list(table) == ["Image space loss", "SDN"]  # in the order of the paper's table
     for name, numbers in (("SDN", (0, 1)), ("Image space loss", (2, 3))):
@@ -139,16 +119,16 @@ def test_table_3_is_a_grid_that_is_scored_on_the_test_classes(config, tmp_path):
         assert table[name]["std"]["ssim"] == pytest.approx(abs(scores[0] - scores[1]) / 2)
     with Image.open(study / "schemes.png") as picture:
         assert min(picture.size) > 300
-    assert "Image space loss" in log.read_text()
+    assert "Image space loss" in capsys.readouterr().out
 
 
-def test_a_trial_of_two_workers_with_an_encoder_of_its_own(config, small_cache, tmp_path):
+def test_a_trial_of_two_workers_with_an_encoder_of_its_own(config, joined, small_cache, tmp_path):
     """Ray Train runs inside the trial; text options vary, so it prepares what it needs."""
     (tmp_path / "space.yaml").write_text("text.epochs: {grid: [2]}\n")
-    study, log = tmp_path / "study", tmp_path / "log"
+    study = tmp_path / "study"
     options = ["--config", config, "--training.workers", 2, "--distillation.stage_two.epochs", 1]
     before = {file_hash(path) for path in small_cache.glob("text-*.safetensors")}
-    run(*options, "--space", tmp_path / "space.yaml", "--output", study, log=log)
+    run(*options, "--space", tmp_path / "space.yaml", "--output", study)
     [found] = trials(study)
     assert found.state == TrialState.COMPLETE
     assert sorted(found.intermediate_values) == [1]  # stage one is not reported to the pruner
