@@ -6,6 +6,7 @@ from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 
+from jsonargparse import ArgumentParser, Namespace
 from ray.train import TrainingFailedError
 from rich.table import Table
 
@@ -36,6 +37,25 @@ from sdn_ray.tracking import (
 )
 
 
+def parse_with_default_config(
+    parser: ArgumentParser, arguments: Sequence[str]
+) -> tuple[Namespace, list[str]]:
+    """The options of a new experiment, by default the quickstart's, or of one that goes on.
+
+    Returns:
+        The parsed options, and the names of those that were given.
+    """
+    names = [argument.partition("=")[0] for argument in arguments]
+    if not {"--config", "--resume"} & set(names):
+        arguments = ["--config", str(DEFAULT_CONFIG), *arguments]
+    return parse(parser, arguments), names
+
+
+def default_output(command: str) -> str:
+    """The folder of what a command makes, where --output does not say."""
+    return str(Path("runs") / f"{command}-{datetime.now():%Y%m%d-%H%M%S}")
+
+
 def read_run_arguments(
     prog: str, description: str, arguments: Sequence[str]
 ) -> tuple[ExperimentConfig, Path, bool]:
@@ -49,13 +69,9 @@ def read_run_arguments(
     output = f"New run folder. Default: runs/{command}-<time>."
     parser.add_argument("--output", type=str, help=output)
     parser.add_argument("--resume", type=str, help="Run folder to go on with, or its URI.")
-    names = [argument.partition("=")[0] for argument in arguments]
-    if not {"--config", "--resume"} & set(names):
-        arguments = ["--config", str(DEFAULT_CONFIG), *arguments]
-    options = parse(parser, arguments)
+    options, names = parse_with_default_config(parser, arguments)
     if options.resume is None:
-        default = Path("runs") / f"{command}-{datetime.now():%Y%m%d-%H%M%S}"
-        run = new_folder(options.output or str(default))
+        run = new_folder(options.output or default_output(command))
         return with_absolute_paths(experiment_from(options)), run, False
     if "://" in options.resume:
         refuse_others(names, "--resume", "--output")

@@ -5,7 +5,6 @@ import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +26,10 @@ from sdn_ray.cluster import (
 )
 from sdn_ray.command import check_at_least, new_folder, refuse_others, run_command
 from sdn_ray.config import (
-    DEFAULT_CONFIG,
     ExperimentConfig,
     absolute,
     experiment_from,
     experiment_parser,
-    parse,
     read_experiment,
     to_yaml,
     with_absolute_paths,
@@ -48,6 +45,7 @@ from sdn_ray.metrics.evaluation import PERCEPTUAL
 from sdn_ray.models.classifiers import load_classifier
 from sdn_ray.prepare import dataset_split, on_ray, prepare_images, read_dataset, show_left_out
 from sdn_ray.prepare_text import prepare_job
+from sdn_ray.runs import default_output, open_tracking, parse_with_default_config
 from sdn_ray.search_space import SCHEME, SearchSpace, read_search_space
 from sdn_ray.storage import RunStorage
 from sdn_ray.study import (
@@ -67,8 +65,6 @@ from sdn_ray.tracking import (
     Recorder,
     flatten,
     note_run,
-    noted_run,
-    open_experiment,
     start_run,
 )
 from sdn_ray.trial import StudyJob, run_trial
@@ -103,7 +99,7 @@ def main(arguments: Sequence[str]) -> int:
             f"--objective: {PERCEPTUAL} is measured by the teacher, which {space.path} varies; "
             "expected classifier_score"
         )
-    uri, experiment = open_experiment(config.tracking)
+    tracking = open_tracking(config, plan.folder)
     dataset = read_dataset(config.dataset)
     split = _split(config, dataset, settings["score_test"])
     begun = (plan.folder / "trials").is_dir()
@@ -131,7 +127,7 @@ def main(arguments: Sequence[str]) -> int:
     )
     if space.is_grid:
         enqueue_grid(study, space)
-    parent = _parent_run(plan, uri, experiment)
+    parent = _parent_run(plan, tracking)
     recorder = Recorder(parent)
     recorder.status("RUNNING")
     try:
@@ -205,10 +201,7 @@ def _read_arguments(arguments: Sequence[str]) -> tuple[StudyPlan, bool]:
     )
     add("--sampler", type=str, default="tpe", help=f"{' or '.join(SAMPLERS)}.")
     add("--prune", type=bool, default=True, help="End trials early that promise little (ASHA).")
-    names = [argument.partition("=")[0] for argument in arguments]
-    if not {"--config", "--resume"} & set(names):
-        arguments = ["--config", str(DEFAULT_CONFIG), *arguments]
-    options = parse(parser, arguments)
+    options, names = parse_with_default_config(parser, arguments)
     if options.resume is not None:
         return _resumed(options.resume, names), True
     if options.space is None:
@@ -223,8 +216,7 @@ def _read_arguments(arguments: Sequence[str]) -> tuple[StudyPlan, bool]:
         raise UserError(
             f"--gpus_per_worker: found {share}, expected 0, a fraction of 1, or a whole number"
         )
-    default = Path("runs") / f"tune-{datetime.now():%Y%m%d-%H%M%S}"
-    folder = new_folder(options.output or str(default))
+    folder = new_folder(options.output or default_output("tune"))
     settings = {
         "objective": options.objective,
         "trials": options.trials,
@@ -296,11 +288,11 @@ def _split(config: ExperimentConfig, dataset: CaptionedDataset, score_test: bool
     return split if score_test else replace(split, test=())
 
 
-def _parent_run(plan: StudyPlan, uri: str, experiment: str) -> TrackedRun:
-    """The study's MLflow run, under which its trials stand."""
-    earlier = noted_run(plan.folder)
-    if earlier is not None:
-        return earlier
+def _parent_run(plan: StudyPlan, tracking: TrackedRun | tuple[str, str]) -> TrackedRun:
+    """The study's MLflow run, under which its trials stand; see `open_tracking`."""
+    if isinstance(tracking, TrackedRun):
+        return tracking
+    uri, experiment = tracking
     params = flatten(asdict(plan.config)) | flatten({"study": plan.settings})
     tags = {"sdn_ray.command": "tune", "sdn_ray.space": plan.space.path.name}
     tracked = start_run(uri, experiment, plan.folder.name, params, tags)
