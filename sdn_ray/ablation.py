@@ -18,6 +18,7 @@ from sdn_ray.files import write_text
 from sdn_ray.metrics.evaluation import spread
 from sdn_ray.models.drawing import draw_images
 from sdn_ray.pictures import comparison_rows
+from sdn_ray.reports import with_deviation
 from sdn_ray.search_space import SCHEME
 from sdn_ray.tracking import Recorder
 from sdn_ray.trial import StudyJob
@@ -61,8 +62,7 @@ def ablation(study: optuna.Study, shared: StudyJob, recorder: Recorder) -> None:
         spreads = {name: statistics.pstdev([row[name] for row in rows]) for name in names}
         found[_label(setting)] = {"seeds": len(rows), "mean": means, "std": spreads}
         cells = (
-            f"{means[name]:.4g}" + (f" ± {spreads[name]:.2g}" if len(rows) > 1 else "")
-            for name in shown
+            with_deviation(means[name], spreads[name] if len(rows) > 1 else None) for name in shown
         )
         table.add_row(_label(setting), str(len(rows)), *cells)
     Console(highlight=False).print(table)

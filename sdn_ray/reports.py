@@ -144,5 +144,10 @@ def _cells(scores: dict[str, float], names: Sequence[str]) -> list[str]:
         if value is None:
             cells.append("")
         else:
-            cells.append(f"{value:.4g}" + (f" ± {deviation:.2g}" if deviation is not None else ""))
+            cells.append(with_deviation(value, deviation))
     return cells
+
+
+def with_deviation(value: float, deviation: float | None) -> str:
+    """A figure as a table shows it."""
+    return f"{value:.4g}" + ("" if deviation is None else f" ± {deviation:.2g}")

@@ -33,12 +33,6 @@ class FeatureMoments:
         self._sum += x.sum(axis=0)
         self._sum_of_products += x.T @ x
 
-    def merge(self, other: "FeatureMoments") -> None:
-        """Add the images of ``other``, perhaps of another process."""
-        self.images += other.images
-        self._sum += other._sum
-        self._sum_of_products += other._sum_of_products
-
     def mean(self) -> np.ndarray:
         """The mean of the features, (dim,).
 

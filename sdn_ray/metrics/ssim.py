@@ -54,11 +54,6 @@ class MeanSSIM:
             self._sum += ssim(one_real, one_generated)
             self.pairs += 1
 
-    def merge(self, other: "MeanSSIM") -> None:
-        """Add the pairs of ``other``, perhaps of another process."""
-        self._sum += other._sum
-        self.pairs += other.pairs
-
     def compute(self) -> float:
         """The mean over all pairs.
 
