@@ -1,40 +1,96 @@
 """Fits the colour classifier of `evaluate --colors` on real images, read by Ray Data."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from sdn_ray.cluster import OnProgress
+from sdn_ray.cluster import Display
 from sdn_ray.data.image_sets import read_real
 from sdn_ray.data.rows import CaptionedImage
-from sdn_ray.metrics.color_agreement import MEASURED_SIDE, ColorClassifier, color_histogram
-from sdn_ray.requests import batched
+from sdn_ray.errors import UserError
+from sdn_ray.metrics.color_agreement import (
+    COLOR_WORDS,
+    MEASURED_SIDE,
+    ColorClassifier,
+    color_histogram,
+    named_color,
+)
+from sdn_ray.requests import FILES_AT_ONCE, batched, reference_rows
 from sdn_ray.streaming import BatchWorker, Row, stream
 
-_AT_ONCE = 512
+
+def rows_with_colors(
+    reference: str, origins: Mapping[str, Mapping[str, Any]], *, skip_bad: bool
+) -> list[CaptionedImage]:
+    """The training images of a data set whose first caption names a colour.
+
+    Args:
+        reference: folder of the data set.
+        origins: what is known of the models in question, see `reference_rows`.
+        skip_bad: leave out items whose files are missing.
+
+    Raises:
+        UserError: there are none, or they name fewer than two colours.
+    """
+    try:
+        _, rows = reference_rows(reference, "train", origins, skip_bad=skip_bad)
+    except UserError as error:
+        raise UserError(f"--colors: needs training images to fit on. {error}") from error
+    rows = [row for row in rows if named_color(row.captions[0]) is not None]
+    found = sorted({str(named_color(row.captions[0])) for row in rows})
+    if len(found) < 2:
+        raise UserError(
+            f"--colors: the first captions of the training images in {reference} name "
+            f"{len(found)} colours ({', '.join(found) or 'none'}); expected two or more of "
+            f"{', '.join(COLOR_WORDS)}"
+        )
+    return rows
 
 
 class HistogramWorker(BatchWorker):
-    """The colour histograms of batches of image files."""
+    """The colour histograms of batches of image files: of each an array, or why there is none."""
 
-    def __call__(self, rows: list[Row]) -> np.ndarray:
-        """(batch, 1152) float32."""
-        images = [read_real(Path(row["path"]), MEASURED_SIDE, MEASURED_SIDE) for row in rows]
-        return np.stack([color_histogram(image) for image in images])
+    def __call__(self, rows: list[Row]) -> list[np.ndarray | str]:
+        """(1152,) float32 for each image that decodes."""
+        return [self._histogram(Path(row["path"])) for row in rows]
+
+    def _histogram(self, path: Path) -> np.ndarray | str:
+        try:
+            return color_histogram(read_real(path, MEASURED_SIDE, MEASURED_SIDE))
+        except UserError as error:
+            return str(error)
 
 
 def fit_colors(
-    rows: Sequence[CaptionedImage], workers: int | None, on_progress: OnProgress
+    rows: Sequence[CaptionedImage], *, skip_bad: bool, workers: int | None, display: Display
 ) -> ColorClassifier:
-    """What colours look like, from the images of some rows and the first caption of each.
+    """What colours look like, from images and the colour that the first caption of each names.
+
+    Args:
+        rows: see `rows_with_colors`.
+        skip_bad: leave out images that do not decode.
+        workers: processes that read them.
+        display: shows progress, and what was left out.
 
     Raises:
-        UserError: an image does not decode, or the captions name fewer than two colours.
+        UserError: an image does not decode, unless ``skip_bad``.
     """
-    batches = list(batched([{"path": str(row.image_path)} for row in rows], _AT_ONCE))
-    found: list[np.ndarray] = []
-    for histograms in stream(batches, HistogramWorker, {}, workers):
-        found.append(histograms)
-        on_progress("colours of real images", sum(map(len, found)), len(rows))
-    return ColorClassifier(np.concatenate(found), [row.captions[0] for row in rows])
+    paths = [{"path": str(row.image_path)} for row in rows]
+    histograms: list[np.ndarray] = []
+    colors: list[str] = []
+    done = 0
+    for found in stream(list(batched(paths, FILES_AT_ONCE)), HistogramWorker, {}, workers):
+        for row, histogram in zip(rows[done : done + len(found)], found, strict=True):
+            if not isinstance(histogram, str):
+                histograms.append(histogram)
+                colors.append(str(named_color(row.captions[0])))
+            elif skip_bad:
+                display.line(f"left out {histogram}")
+            else:
+                raise UserError(f"{histogram}. Use --skip_bad to leave such images out")
+        done += len(found)
+        display.progress("colours of training images", done, len(rows))
+    display.line(f"colours fitted on {len(colors)} training images")
+    return ColorClassifier(np.stack(histograms), colors)

@@ -11,10 +11,11 @@ from typing import Any
 from jsonargparse import ArgumentParser
 
 from sdn_ray.cluster import Display
-from sdn_ray.colors import fit_colors
+from sdn_ray.colors import fit_colors, rows_with_colors
 from sdn_ray.command import check_at_least, run_command
 from sdn_ray.config import absolute, parse
 from sdn_ray.data.references import PARTS, RealImages
+from sdn_ray.data.rows import CaptionedImage
 from sdn_ray.errors import UserError
 from sdn_ray.files import write_text
 from sdn_ray.metrics.color_agreement import ColorClassifier
@@ -54,10 +55,11 @@ def main(arguments: Sequence[str]) -> int:
     classifier = load_classifier(options.classifier)  # its errors belong here, not in a worker
     with Display() as display, ExitStack() as stack:
         real = _real_images(options, entries, display)
-        colors = _colors(options, entries, display) if options.colors else None
+        colored = _colored_rows(options, entries)
         sets = [open_set(entry, real, options.captions_per_image) for entry in entries]
         left_out = [_left_out(one, real, options, display) for one in sets]
         sets = [one for one, _ in left_out]
+        colors = _colors(colored, options, display)
         gathered = [
             stack.enter_context(SetScores(len(one.images), options.splits, options.seed))
             for one in sets
@@ -65,7 +67,7 @@ def main(arguments: Sequence[str]) -> int:
         settings = _classifier_settings(options) | {"colors": colors}
         score_sets(sets, gathered, real, settings, options.workers, display)
         reports = [
-            set_report(one.name, found, classifier, options, reasons)
+            set_report(one.name, found, classifier, options, reasons, colors)
             for (one, reasons), found in zip(left_out, gathered, strict=True)
         ]
     print_reports(reports)
@@ -109,8 +111,8 @@ def _parser() -> ArgumentParser:
     add(
         "--colors",
         **_FLAG,
-        help="Add how often an image has the colour that its caption names, by a classifier of "
-        "colours fitted on the training images of --reference.",
+        help="Add how often images have the colour that their captions name, of the pairs whose "
+        "caption names one, by a classifier fitted on the training images of --reference.",
     )
     add("--output", type=str, help="JSON file for the scores.")
     add("--workers", type=int, help="Processes that score. Default: one a GPU, else one a CPU.")
@@ -167,14 +169,19 @@ def _real_images(options: Any, entries: Sequence[Entry], display: Display) -> Re
     return RealImages.of(rows)
 
 
-def _colors(options: Any, entries: Sequence[Entry], display: Display) -> ColorClassifier:
-    """What colours look like in the training images of the data set."""
-    _, rows = reference_rows(
-        options.reference, "train", origins_of(entries), skip_bad=options.skip_bad
-    )
-    found = fit_colors(rows, options.workers, display.progress)
-    display.line(f"colours fitted on the first captions of {found.images} training images")
-    return found
+def _colored_rows(options: Any, entries: Sequence[Entry]) -> list[CaptionedImage]:
+    """The training images for --colors."""
+    if not options.colors:
+        return []
+    return rows_with_colors(options.reference, origins_of(entries), skip_bad=options.skip_bad)
+
+
+def _colors(
+    rows: Sequence[CaptionedImage], options: Any, display: Display
+) -> ColorClassifier | None:
+    if not rows:
+        return None
+    return fit_colors(rows, skip_bad=options.skip_bad, workers=options.workers, display=display)
 
 
 def _left_out(

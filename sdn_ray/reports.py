@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from sdn_ray.metrics.classifier_score import ScoreResult, distance_name, score_name
+from sdn_ray.metrics.color_agreement import ColorClassifier
 from sdn_ray.metrics.scoring import Distances, SetScores
 from sdn_ray.models.classifiers import Classifier
 
@@ -28,6 +29,8 @@ class SetReport:
     reference: str | None  # the data set that it was compared with
     split: str | None  # its part
     real_images: int
+    color_pairs: int | None  # of them, those whose caption names a colour; None: not asked for
+    color_images: int | None  # training images that the colour classifier was fitted on
     real_scores: dict[str, float]  # of the real images, at the same count and splits
     kid_subset: int | None  # images of each of the 100 subsets
     left_out: list[str]  # why bad images are not among them
@@ -40,7 +43,12 @@ class SetReport:
 
 
 def set_report(
-    name: str, found: SetScores, classifier: Classifier, options: Any, left_out: list[str]
+    name: str,
+    found: SetScores,
+    classifier: Classifier,
+    options: Any,
+    left_out: list[str],
+    color_classifier: ColorClassifier | None = None,
 ) -> SetReport:
     """Put the gathered sums of a set into figures.
 
@@ -50,6 +58,7 @@ def set_report(
         classifier: that made them.
         options: of the command: ``reference`` and ``split``.
         left_out: the reasons for bad images.
+        color_classifier: that named their colours.
     """
     scores = _score_entries(found.classifier_score(), classifier)
     real_scores = _score_entries(found.classifier_score("real"), classifier)
@@ -78,6 +87,8 @@ def set_report(
         reference=options.reference,
         split=options.split if options.reference else None,
         real_images=len(pairs),
+        color_pairs=(colors.pairs if colors else 0) if color_classifier else None,
+        color_images=color_classifier.images if color_classifier else None,
         real_scores=real_scores,
         kid_subset=distances.kid_subset if distances else None,
         left_out=left_out,
@@ -101,7 +112,8 @@ def print_reports(reports: Sequence[SetReport], console: Console | None = None) 
     console = console or Console(highlight=False)
     first = reports[0]
     names = dict.fromkeys(name for report in reports for name in report.scores)
-    names = [name for name in names if not name.endswith("_std")]
+    # Of what is there for comparison, the file tells.
+    names = [name for name in names if not name.endswith("_std") and "_of_" not in name]
     table = Table(
         Column("images", no_wrap=True),
         Column("count", no_wrap=True),
@@ -122,6 +134,9 @@ def print_reports(reports: Sequence[SetReport], console: Console | None = None) 
     for row in rows:  # one, where sets have the same real images, count and size
         table.add_row(*row)
     console.print(table)
+    for report in reports:
+        if report.color_pairs == 0:
+            console.print(f"{report.name}: no caption of a pair names a colour")
 
 
 def _title(report: SetReport) -> str:

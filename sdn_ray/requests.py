@@ -12,6 +12,7 @@ from sdn_ray.data.splits import ClassSplit
 from sdn_ray.errors import UserError
 
 BATCH = 128  # captions that an actor takes at once
+FILES_AT_ONCE = 512  # files that an actor decodes at once
 
 
 @dataclass(frozen=True)

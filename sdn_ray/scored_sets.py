@@ -21,11 +21,9 @@ from sdn_ray.data.references import RealImages
 from sdn_ray.errors import UserError
 from sdn_ray.export import GENERATOR, TrackedRun, load_model, tracked_run
 from sdn_ray.metrics.ssim import WINDOW
-from sdn_ray.requests import batched, row_requests
+from sdn_ray.requests import FILES_AT_ONCE, batched, row_requests
 from sdn_ray.set_workers import image_row
 from sdn_ray.streaming import Row, stream
-
-_CHECKED_AT_ONCE = 512
 
 
 @dataclass(frozen=True)
@@ -166,11 +164,11 @@ def usable(
     drawn_from = _drawn_from(one, real, without=bad) if real else {}
     rows += [{"index": None, "path": path, "row": None, "least": WINDOW} for path in drawn_from]
     checked = 0
-    for found in stream(list(batched(rows, _CHECKED_AT_ONCE)), ImageChecker, {}, workers):
+    for found in stream(list(batched(rows, FILES_AT_ONCE)), ImageChecker, {}, workers):
         for index, path, reason in found:
             own = drawn_from[path] if index is None else [index]
             bad |= dict.fromkeys(own, reason)
-        checked = min(checked + _CHECKED_AT_ONCE, len(rows))
+        checked = min(checked + FILES_AT_ONCE, len(rows))
         on_progress(f"decoding {one.name}", checked, len(rows))
     if bad and not skip_bad:
         more = f" (and {len(bad) - 1} more such images)" if len(bad) > 1 else ""
@@ -220,9 +218,10 @@ def set_batches(place: int, one: ScoredSet, real: RealImages | None) -> list[lis
     rows = []
     for image in one.images:
         path, indices = pairs.get(image.index, (None, []))
-        caption = image.caption
-        if path is not None and caption is None:  # a folder made elsewhere, without a manifest
-            caption = real.rows[real.find(str(image.source))].captions[0]
+        caption = None
+        if path is not None:  # a folder made elsewhere may have no captions of its own
+            first = real.rows[real.find(str(image.source))].captions[0]
+            caption = first if image.caption is None else image.caption
         pair = {"real": path, "drawn_from_it": indices, "pair_caption": caption}
         rows.append(image_row(place, image) | pair)
     return list(batched(rows))

@@ -65,6 +65,7 @@ from sdn_ray.tracking import (
     Recorder,
     flatten,
     note_run,
+    open_experiment,
     start_run,
 )
 from sdn_ray.trial import StudyJob, run_trial
@@ -100,6 +101,8 @@ def main(arguments: Sequence[str]) -> int:
             "expected classifier_score"
         )
     tracking = open_tracking(config, plan.folder)
+    if isinstance(tracking, TrackedRun):  # every new trial begins a run in that store
+        open_experiment(replace(config.tracking, uri=tracking.uri))
     dataset = read_dataset(config.dataset)
     split = _split(config, dataset, settings["score_test"])
     begun = (plan.folder / "trials").is_dir()

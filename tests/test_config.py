@@ -95,7 +95,9 @@ def test_paper_presets_are_the_papers(name):
     ]
 
 
-@pytest.mark.parametrize("name", ["quickstart", "flowers64", "paper_cub", "paper_flowers"])
+@pytest.mark.parametrize(
+    "name", ["quickstart", "flowers64", "table3", "paper_cub", "paper_flowers"]
+)
 def test_presets_read(name):
     assert read_experiment(JOBS / f"{name}.yaml").seed == 0
 

@@ -12,8 +12,6 @@ import numpy as np
 from PIL import Image
 from skimage.color import rgb2lab
 
-from sdn_ray.errors import UserError
-
 # The basic colour terms of English (Berlin and Kay 1969), and words for shades of them.
 BASIC_COLORS = (
     *("black", "white", "gray", "red", "orange", "yellow"),
@@ -34,7 +32,7 @@ _SHADES = {
     "fuchsia": "pink",
     "tan": "brown",
 }
-_COLOR_WORDS = {color: color for color in BASIC_COLORS} | _SHADES
+COLOR_WORDS = {color: color for color in BASIC_COLORS} | _SHADES
 MEASURED_SIDE = 64  # pixels of an image as it is measured, so that sizes compare
 # CIELAB: lightness, green to red, blue to yellow. Colours beyond count as the outermost.
 _BINS = np.array([6, 8, 8])
@@ -45,7 +43,7 @@ _RINGS = (0.25, 0.45)  # radii around the middle, in sides of the image
 def named_color(caption: str) -> str | None:
     """The basic colour of the first colour word of a caption; None where it has none."""
     words = re.findall(r"[a-z]+", caption.lower())
-    return next((_COLOR_WORDS[word] for word in words if word in _COLOR_WORDS), None)
+    return next((COLOR_WORDS[word] for word in words if word in COLOR_WORDS), None)
 
 
 def color_histogram(image: np.ndarray) -> np.ndarray:
@@ -79,27 +77,16 @@ class ColorClassifier:
 
     Args:
         histograms: (images, 1152), each by `color_histogram`.
-        captions: the caption of each; images whose caption names no colour are left out.
-
-    Raises:
-        UserError: when the captions name fewer than two colours.
+        colors: that the caption of each names, of at least two kinds.
     """
 
-    def __init__(self, histograms: np.ndarray, captions: Sequence[str]) -> None:
-        colors = [named_color(caption) for caption in captions]
-        named = [place for place, color in enumerate(colors) if color is not None]
-        found = sorted({colors[place] for place in named})
-        if len(found) < 2:
-            raise UserError(
-                f"--colors: the captions of the training images name {len(found)} colours "
-                f"({', '.join(found) or 'none'}); expected two or more of {', '.join(_COLOR_WORDS)}"
-            )
+    def __init__(self, histograms: np.ndarray, colors: Sequence[str]) -> None:
         # Here: it takes seconds to import, and who scores without colours need not wait for it.
         from sklearn.linear_model import LogisticRegression
 
-        self.images = len(named)
+        self.images = len(colors)
         self._model = LogisticRegression(max_iter=300)
-        self._model.fit(histograms[named], [colors[place] for place in named])
+        self._model.fit(histograms, colors)
 
     def __call__(self, images: Sequence[np.ndarray]) -> list[str]:
         """The basic colour of each image, (height, width, 3) uint8."""

@@ -176,9 +176,10 @@ class Distances:
 
 @dataclass(frozen=True)
 class ColorScores:
-    """How often images have the colour that the first caption of a real image names."""
+    """How often images have the colour that their captions name."""
 
-    agreement: float  # of the images drawn from it
+    pairs: int  # of a real image and one drawn from its caption, where that names a colour
+    agreement: float  # of the drawn images
     shuffled: float  # of the same ones, with the captions dealt at random
     real: float  # of the real images
 
@@ -227,6 +228,7 @@ class SetScores(AbstractContextManager["SetScores"]):
             return None
         said, drawn, photographed = zip(*self._colors, strict=True)
         return ColorScores(
+            len(said),
             color_agreement(said, drawn),
             shuffled_color_agreement(said, drawn),
             color_agreement(said, photographed),

@@ -13,7 +13,14 @@ from sdn_ray import evaluate, generate
 from sdn_ray.data.image_sets import ImageReader, read_image_set, read_real
 from sdn_ray.data.references import part_rows, read_reference
 from sdn_ray.errors import UserError
+from sdn_ray.export import load_model
 from sdn_ray.metrics.classifier_score import classifier_score
+from sdn_ray.metrics.color_agreement import (
+    ColorClassifier,
+    color_agreement,
+    color_histogram,
+    named_color,
+)
 from sdn_ray.metrics.fsim import fsim
 from sdn_ray.metrics.ssim import ssim
 from sdn_ray.models.classifiers import load_classifier
@@ -85,6 +92,22 @@ def test_a_folder_and_the_model_that_drew_it_score_the_same(
         assert same["scores"][name] == pytest.approx(value, rel=1e-3), name
 
 
+def color_agreements(reference, model):
+    """What `--colors` should find, without Ray."""
+    train, test = (part_rows(read_reference(reference), part, None) for part in ("train", "test"))
+    histograms = [color_histogram(read_real(row.image_path, 64, 64)) for row in train]
+    colors = ColorClassifier(np.stack(histograms), [named_color(row.captions[0]) for row in train])
+    captions = [row.captions[0] for row in test]
+    drawn = np.concatenate(list(load_model(model).draw(captions)))
+    sets = {
+        "real": [read_real(row.image_path, 32, 32) for row in test],
+        "copies": [read_real(row.image_path, 48, 48) for row in test],
+        "drawn": [drawn[place, place % 2] for place in range(len(test))],
+    }
+    said = [named_color(caption) for caption in captions]
+    return {name: color_agreement(said, colors(images)) for name, images in sets.items()}
+
+
 def test_several_sets_stand_in_one_table(
     joined, reference, tracked_model, squeezenet, tmp_path, capsys
 ):
@@ -108,9 +131,13 @@ def test_several_sets_stand_in_one_table(
     assert copies["scores"]["squeezenet1_1_fid"] == pytest.approx(0, abs=1e-6)
     assert copies["scores"]["squeezenet1_1_score"] == copies["real_scores"]["squeezenet1_1_score"]
     assert found["sdn"]["scores"]["squeezenet1_1_fid"] > 1
-    assert copies["scores"]["color_agreement"] == copies["real_scores"]["color_agreement"]
-    assert found["sdn"]["real_scores"]["color_agreement"] > 0.3  # fitted on forty photographs
-    assert found["sdn"]["scores"]["color_agreement_of_shuffled_captions"] < 0.5
+    expected = color_agreements(reference, model)
+    assert 0.4 < expected["real"] < 1
+    for report in found.values():
+        assert (report["color_pairs"], report["color_images"]) == (20, 40)
+        assert report["real_scores"]["color_agreement"] == expected["real"]
+    assert found["sdn"]["scores"]["color_agreement"] == expected["drawn"]
+    assert copies["scores"]["color_agreement"] == expected["copies"]
     table = capsys.readouterr().out
     assert "sdn" in table
     assert "copies" in table
@@ -121,7 +148,7 @@ def test_several_sets_stand_in_one_table(
 
 
 def test_a_scoring_actor_that_is_killed_changes_nothing(
-    by_model, reference, diverse_model, squeezenet, tmp_path
+    by_model, reference, diverse_model, squeezenet, tmp_path, monkeypatch
 ):
     options = ["--model", diverse_model, "--reference", reference, "--captions_per_image", 3]
     killed = []
@@ -129,21 +156,25 @@ def test_a_scoring_actor_that_is_killed_changes_nothing(
     def kill_one():
         deadline = time.monotonic() + 60
         while not killed and time.monotonic() < deadline:
-            for process in psutil.process_iter(["cmdline"]):
-                # An actor shows its method while it works: it dies in the middle of a batch.
-                if "MapWorker" in (shown := " ".join(process.info["cmdline"] or [])):
-                    with contextlib.suppress(psutil.NoSuchProcess):
+            for process in psutil.Process().children(recursive=True):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    # An actor shows its method while it works: it dies in the middle of a batch.
+                    shown = " ".join(process.cmdline())
+                    if "MapWorker" in shown and shown.endswith(".submit"):
                         process.kill()
-                        killed.append(shown)
+                        killed.append(process.pid)
                         return
             time.sleep(0.01)
 
-    thread = threading.Thread(target=kill_one)
-    thread.start()
+    def disturbed_scoring(*arguments):  # the actors before it look at files, and score nothing
+        thread.start()
+        score_sets(*arguments)
+
+    thread, score_sets = threading.Thread(target=kill_one), evaluate.score_sets
+    monkeypatch.setattr(evaluate, "score_sets", disturbed_scoring)
     disturbed = scores_of(tmp_path, squeezenet, *options)
     thread.join()
     assert killed
-    print(killed)
     assert disturbed == by_model
 
 
@@ -187,3 +218,9 @@ def test_what_cannot_be_scored_is_one_clear_error(
     assert "--reference: found none; with --colors" in refused(*images, "--colors")
     seen = ("--reference", reference, "--split", "train", "--colors")
     assert "--split: found train, whose images --colors is fitted on" in refused(*images, *seen)
+    colorless = tmp_path / "colorless"
+    shutil.copytree(reference, colorless)
+    for file in (colorless / "text_c10").rglob("image_*.txt"):
+        file.write_text("a red flower")
+    error = refused(*images, "--reference", colorless, "--colors")
+    assert "name 1 colours (red); expected two or more of black, white" in error

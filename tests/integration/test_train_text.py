@@ -50,6 +50,7 @@ def test_an_encoder_is_trained_goes_on_after_a_kill_and_is_scored(
     killed.wait()
     assert not (again / "text_encoder").exists()
     assert train_text.main(["--resume", str(again)]) == 0
+    assert "going on after epoch" in capsys.readouterr().out
     for name in ("text_encoder.safetensors", "image_side.safetensors"):
         found = [file_hash(folder / "text_encoder" / name) for folder in (run, again)]
         assert found[0] == found[1], name
