@@ -5,7 +5,7 @@ from rich.console import Console
 from sdn_ray.reports import SetReport, print_reports
 
 
-def report(name, size, score, real, images=60, real_images=20):
+def report(name, size, score, real, images=60, real_images=20, color_pairs=None):
     return SetReport(
         name=name,
         images=images,
@@ -18,6 +18,8 @@ def report(name, size, score, real, images=60, real_images=20):
         reference="/data",
         split="test",
         real_images=real_images,
+        color_pairs=color_pairs,
+        color_images=40,
         real_scores=real,
         kid_subset=20,
         left_out=[],
@@ -61,3 +63,11 @@ def test_metrics_say_what_they_depend_on():
         f"evaluate/{NAME}": 2.5,
         f"evaluate/real_{NAME}": 5.5,
     }
+
+
+def test_colors_that_no_caption_names_are_told():
+    scores = {NAME: 2.5, "color_agreement": 0.5, "color_agreement_of_shuffled_captions": 0.125}
+    lines = printed(report("sdn", "64×64", scores, {}, color_pairs=9))
+    assert ["sdn", "60", "2.5", "0.5"] in lines  # what is for comparison stands in the file
+    lines = printed(report("sdn", "64×64", {NAME: 2.5}, {}, color_pairs=0))
+    assert "sdn: no caption of a pair names a colour".split() in lines
