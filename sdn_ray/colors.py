@@ -81,7 +81,8 @@ def fit_colors(
     histograms: list[np.ndarray] = []
     colors: list[str] = []
     done = 0
-    for found in stream(list(batched(paths, FILES_AT_ONCE)), HistogramWorker, {}, workers):
+    batches = list(batched(paths, FILES_AT_ONCE))
+    for found in stream(batches, HistogramWorker, {}, workers, in_process=FILES_AT_ONCE):
         for row, histogram in zip(rows[done : done + len(found)], found, strict=True):
             if not isinstance(histogram, str):
                 histograms.append(histogram)

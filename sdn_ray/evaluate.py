@@ -22,7 +22,7 @@ from sdn_ray.metrics.color_agreement import ColorClassifier
 from sdn_ray.metrics.scoring import SetScores, check_splits
 from sdn_ray.models.classifiers import INCEPTION, load_classifier
 from sdn_ray.reports import print_reports, set_report
-from sdn_ray.requests import reference_rows
+from sdn_ray.requests import BATCH, reference_rows
 from sdn_ray.scored_sets import (
     Entry,
     ScoredSet,
@@ -42,6 +42,7 @@ DESCRIPTION = (
     "Score images, of folders or drawn by a model on the way: inception score (or the same by "
     "another classifier), and against the real images of a data set SSIM, FSIM, FID and KID."
 )
+IN_PROCESS = 2 * BATCH  # images that are scored before actors would have started
 _FLAG = {"type": bool, "nargs": "?", "const": True, "default": False}
 
 
@@ -219,7 +220,7 @@ def score_sets(
         real: the real images.
         settings: ``classifier``, ``splits``, ``seed`` and perhaps ``colors`` of a
             `ScoringWorker`.
-        workers: processes; None is one a GPU, or a CPU.
+        workers: processes; None is one a GPU, or a CPU, and for a few images none.
         display: shows progress.
     """
     batches = [batch for place, one in enumerate(sets) for batch in set_batches(place, one, real)]
@@ -229,7 +230,7 @@ def score_sets(
         "models": [str(one.model) if one.model else None for one in sets],
     }
     began, done = time.perf_counter(), 0
-    results = stream(batches, ScoringWorker, arguments, workers)
+    results = stream(batches, ScoringWorker, arguments, workers, in_process=IN_PROCESS)
     for batch, (place, scores) in zip(batches, results, strict=True):
         gathered[place].add(scores)
         if not done:  # the workers have started: from here on it is the rate that will last

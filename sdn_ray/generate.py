@@ -43,7 +43,7 @@ DESCRIPTION = (
 )
 SHARD = 1024  # images of a Parquet shard
 _GRID_CAPTIONS = 32  # the picture for people; every image is a file of its own as well
-IN_PROCESS = 4 * BATCH  # captions that are drawn before a cluster would have started
+IN_PROCESS = 4 * BATCH  # images that are drawn before actors would have started
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -71,12 +71,7 @@ def main(arguments: Sequence[str]) -> int:
         "parquet": options.format == "parquet",
     }
     if not all(path.exists() for path in {image.path for image in images}):
-        few = len(requests) <= IN_PROCESS
-        drawn = (
-            map(ImageWriter(**settings), batches)
-            if few
-            else stream(batches, ImageWriter, settings, options.workers)
-        )
+        drawn = stream(batches, ImageWriter, settings, options.workers, in_process=IN_PROCESS)
         with Display() as display:
             began, done = time.perf_counter(), 0
             for written in drawn:

@@ -20,6 +20,7 @@ from sdn_ray.streaming import BatchWorker, Row, actor_device, stream
 from sdn_ray.text.sentence import spec_files
 
 _AT_ONCE = 256  # images of a batch
+IN_PROCESS = _AT_ONCE  # images that are done before actors would have started
 
 
 def feature_source(
@@ -67,7 +68,8 @@ def _features(
 ) -> np.ndarray:
     batches = list(batched(rows, _AT_ONCE))
     found: list[np.ndarray] = []
-    for features in stream(batches, FeatureWorker, {"source": source, "array": array}):
+    settings = {"source": source, "array": array}
+    for features in stream(batches, FeatureWorker, settings, in_process=IN_PROCESS):
         found.append(features)
         on_progress("image features", sum(map(len, found)), len(rows))
     return np.concatenate(found)

@@ -164,7 +164,8 @@ def usable(
     drawn_from = _drawn_from(one, real, without=bad) if real else {}
     rows += [{"index": None, "path": path, "row": None, "least": WINDOW} for path in drawn_from]
     checked = 0
-    for found in stream(list(batched(rows, FILES_AT_ONCE)), ImageChecker, {}, workers):
+    batches = list(batched(rows, FILES_AT_ONCE))
+    for found in stream(batches, ImageChecker, {}, workers, in_process=FILES_AT_ONCE):
         for index, path, reason in found:
             own = drawn_from[path] if index is None else [index]
             bad |= dict.fromkeys(own, reason)

@@ -45,22 +45,30 @@ def stream(
     worker: type[BatchWorker],
     arguments: dict[str, Any],
     workers: int | None = None,
+    *,
+    in_process: int = 0,
 ) -> Iterator[Any]:
     """What ``worker(**arguments)`` makes of each batch, in the order of the batches.
 
-    Only a few results wait in the object store at a time. An actor that dies is replaced and its
-    batches are done again, so that a result never counts twice.
+    A few rows are worked off here, before actors would have started. Otherwise only a few results
+    wait in the object store at a time. An actor that dies is replaced and its batches are done
+    again, so that a result never counts twice.
 
     Args:
         batches: lists of rows with the same keys.
         worker: class of the actors; its results should be small.
         arguments: of its constructor; paths must be seen by every node.
         workers: number of actors, see :func:`pool_size`.
+        in_process: at most so many rows are few, unless ``workers`` asks for actors.
 
     Raises:
-        UserError: when one of the actors raises it.
+        UserError: when a worker raises it.
     """
     if not batches:
+        return
+    if workers is None and sum(map(len, batches)) <= in_process:
+        work = worker(**arguments)
+        yield from (work(list(rows)) for rows in batches)
         return
     start_ray()
     size, resources = pool_size(workers)

@@ -56,9 +56,10 @@ def generated(joined, reference, diverse_model, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def by_model(joined, reference, diverse_model, squeezenet, tmp_path_factory):
-    """What the same images score when their model draws them on the way."""
+    """What the same images score when their model draws them on the way, in actors."""
     options = ["--model", diverse_model, "--reference", reference, "--captions_per_image", 3]
-    return scores_of(tmp_path_factory.mktemp("by_model"), squeezenet, *options)
+    folder = tmp_path_factory.mktemp("by_model")
+    return scores_of(folder, squeezenet, *options, "--workers", 1)
 
 
 def test_a_folder_and_the_model_that_drew_it_score_the_same(
@@ -151,6 +152,7 @@ def test_a_scoring_actor_that_is_killed_changes_nothing(
     by_model, reference, diverse_model, squeezenet, tmp_path, monkeypatch
 ):
     options = ["--model", diverse_model, "--reference", reference, "--captions_per_image", 3]
+    options += ["--workers", 1]
     killed = []
 
     def kill_one():
@@ -160,7 +162,7 @@ def test_a_scoring_actor_that_is_killed_changes_nothing(
                 with contextlib.suppress(psutil.NoSuchProcess):
                     # An actor shows its method while it works: it dies in the middle of a batch.
                     shown = " ".join(process.cmdline())
-                    if "MapWorker" in shown and shown.endswith(".submit"):
+                    if "MapWorker" in shown and ".submit" in shown:
                         process.kill()
                         killed.append(process.pid)
                         return

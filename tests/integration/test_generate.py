@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sdn_ray import generate
+from sdn_ray import generate, streaming
 from sdn_ray.data.image_sets import ImageReader, read_image_set
 from sdn_ray.data.references import part_rows, read_reference, source_name
 from sdn_ray.errors import UserError
@@ -62,9 +62,8 @@ def test_the_captions_of_a_split_stream_through_ray(joined, reference, diverse_m
     assert read_image_set(out) == images
 
 
-def test_shards_that_are_there_are_not_drawn_again(
-    joined, reference, diverse_model, tmp_path, monkeypatch
-):
+def test_shards_that_are_there_are_not_drawn_again(reference, diverse_model, tmp_path, monkeypatch):
+    monkeypatch.setattr(generate, "IN_PROCESS", 512)
     monkeypatch.setattr(generate, "SHARD", 32)
     out = tmp_path / "out"
     request = ["--model", diverse_model, "--reference", reference, "--output", out]
@@ -113,7 +112,7 @@ def test_more_workers_than_the_cluster_holds(joined, reference, diverse_model, t
 
 def test_a_few_captions_are_drawn_without_a_cluster(diverse_model, tmp_path, monkeypatch):
     monkeypatch.setattr(generate, "IN_PROCESS", 8)
-    monkeypatch.setattr(generate, "stream", None)
+    monkeypatch.setattr(streaming, "start_ray", None)
     (tmp_path / "captions.txt").write_text("a red flower\n\u00e9\u4e2d a blue one\n")
     out = tmp_path / "out"
     request = ["--model", diverse_model, "--captions", tmp_path / "captions.txt", "--output", out]
