@@ -39,6 +39,8 @@ class SetReport:
         """The scores under the names that MLflow shows."""
         real = {f"evaluate/real_{name}": value for name, value in self.real_scores.items()}
         counts = {"evaluate/images": self.images, "evaluate/splits": self.splits}
+        if self.color_pairs is not None:
+            counts["evaluate/color_pairs"] = self.color_pairs
         return counts | {f"evaluate/{name}": v for name, v in self.scores.items()} | real
 
 

@@ -63,6 +63,7 @@ def test_metrics_say_what_they_depend_on():
         f"evaluate/{NAME}": 2.5,
         f"evaluate/real_{NAME}": 5.5,
     }
+    assert report("sdn", "64×64", {}, {}, color_pairs=9).metrics()["evaluate/color_pairs"] == 9
 
 
 def test_colors_that_no_caption_names_are_told():
