@@ -1,6 +1,7 @@
 """Fits the colour classifier of `evaluate --colors` on real images, read by Ray Data."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,6 @@ import numpy as np
 
 from sdn_ray.cluster import Display
 from sdn_ray.data.image_sets import read_real
-from sdn_ray.data.rows import CaptionedImage
 from sdn_ray.errors import UserError
 from sdn_ray.metrics.color_agreement import (
     COLOR_WORDS,
@@ -21,10 +21,12 @@ from sdn_ray.requests import FILES_AT_ONCE, batched, reference_rows
 from sdn_ray.streaming import BatchWorker, Row, stream
 
 
-def rows_with_colors(
+def named_colors(
     reference: str, origins: Mapping[str, Mapping[str, Any]], *, skip_bad: bool
-) -> list[CaptionedImage]:
-    """The training images of a data set whose first caption names a colour.
+) -> dict[str, str]:
+    """The training images of a data set, by path, with the colour that the first caption names.
+
+    Images whose first caption names none are left out.
 
     Args:
         reference: folder of the data set.
@@ -38,15 +40,16 @@ def rows_with_colors(
         _, rows = reference_rows(reference, "train", origins, skip_bad=skip_bad)
     except UserError as error:
         raise UserError(f"--colors: needs training images to fit on. {error}") from error
-    rows = [row for row in rows if named_color(row.captions[0]) is not None]
-    found = sorted({str(named_color(row.captions[0])) for row in rows})
+    named = {str(row.image_path): named_color(row.captions[0]) for row in rows}
+    colors = {path: color for path, color in named.items() if color is not None}
+    found = sorted(set(colors.values()))
     if len(found) < 2:
         raise UserError(
             f"--colors: the first captions of the training images in {reference} name "
             f"{len(found)} colours ({', '.join(found) or 'none'}); expected two or more of "
             f"{', '.join(COLOR_WORDS)}"
         )
-    return rows
+    return colors
 
 
 class HistogramWorker(BatchWorker):
@@ -64,12 +67,12 @@ class HistogramWorker(BatchWorker):
 
 
 def fit_colors(
-    rows: Sequence[CaptionedImage], *, skip_bad: bool, workers: int | None, display: Display
+    images: Mapping[str, str], *, skip_bad: bool, workers: int | None, display: Display
 ) -> ColorClassifier:
-    """What colours look like, from images and the colour that the first caption of each names.
+    """What colours look like, from images and the colour that the caption of each names.
 
     Args:
-        rows: see `rows_with_colors`.
+        images: path and colour of each, see `named_colors`.
         skip_bad: leave out images that do not decode.
         workers: processes that read them.
         display: shows progress, and what was left out.
@@ -77,21 +80,17 @@ def fit_colors(
     Raises:
         UserError: an image does not decode, unless ``skip_bad``.
     """
-    paths = [{"path": str(row.image_path)} for row in rows]
-    histograms: list[np.ndarray] = []
-    colors: list[str] = []
-    done = 0
-    batches = list(batched(paths, FILES_AT_ONCE))
-    for found in stream(batches, HistogramWorker, {}, workers, in_process=FILES_AT_ONCE):
-        for row, histogram in zip(rows[done : done + len(found)], found, strict=True):
-            if not isinstance(histogram, str):
-                histograms.append(histogram)
-                colors.append(str(named_color(row.captions[0])))
-            elif skip_bad:
-                display.line(f"left out {histogram}")
-            else:
-                raise UserError(f"{histogram}. Use --skip_bad to leave such images out")
-        done += len(found)
-        display.progress("colours of training images", done, len(rows))
+    batches = list(batched([{"path": path} for path in images], FILES_AT_ONCE))
+    found: list[np.ndarray | str] = []
+    for batch in stream(batches, HistogramWorker, {}, workers, in_process=FILES_AT_ONCE):
+        bad = [histogram for histogram in batch if isinstance(histogram, str)]
+        if bad and not skip_bad:
+            raise UserError(f"{bad[0]}. Use --skip_bad to leave such images out")
+        for reason in bad:
+            display.line(f"left out {reason}")
+        found += batch
+        display.progress("colours of training images", len(found), len(images))
+    kept = [not isinstance(histogram, str) for histogram in found]
+    histograms, colors = list(compress(found, kept)), list(compress(images.values(), kept))
     display.line(f"colours fitted on {len(colors)} training images")
     return ColorClassifier(np.stack(histograms), colors)

@@ -11,14 +11,12 @@ from typing import Any
 from jsonargparse import ArgumentParser
 
 from sdn_ray.cluster import Display
-from sdn_ray.colors import fit_colors, rows_with_colors
+from sdn_ray.colors import fit_colors, named_colors
 from sdn_ray.command import check_at_least, run_command
 from sdn_ray.config import absolute, parse
 from sdn_ray.data.references import PARTS, RealImages
-from sdn_ray.data.rows import CaptionedImage
 from sdn_ray.errors import UserError
 from sdn_ray.files import write_text
-from sdn_ray.metrics.color_agreement import ColorClassifier
 from sdn_ray.metrics.scoring import SetScores, check_splits
 from sdn_ray.models.classifiers import INCEPTION, load_classifier
 from sdn_ray.reports import print_reports, set_report
@@ -56,11 +54,14 @@ def main(arguments: Sequence[str]) -> int:
     classifier = load_classifier(options.classifier)  # its errors belong here, not in a worker
     with Display() as display, ExitStack() as stack:
         real = _real_images(options, entries, display)
-        colored = _colored_rows(options, entries)
+        named = _named_colors(options, entries)
         sets = [open_set(entry, real, options.captions_per_image) for entry in entries]
         left_out = [_left_out(one, real, options, display) for one in sets]
         sets = [one for one, _ in left_out]
-        colors = _colors(colored, options, display)
+        colors = None
+        if named:
+            limits = {"skip_bad": options.skip_bad, "workers": options.workers}
+            colors = fit_colors(named, display=display, **limits)
         gathered = [
             stack.enter_context(SetScores(len(one.images), options.splits, options.seed))
             for one in sets
@@ -170,19 +171,11 @@ def _real_images(options: Any, entries: Sequence[Entry], display: Display) -> Re
     return RealImages.of(rows)
 
 
-def _colored_rows(options: Any, entries: Sequence[Entry]) -> list[CaptionedImage]:
-    """The training images for --colors."""
+def _named_colors(options: Any, entries: Sequence[Entry]) -> dict[str, str]:
+    """The training images for --colors; none without it."""
     if not options.colors:
-        return []
-    return rows_with_colors(options.reference, origins_of(entries), skip_bad=options.skip_bad)
-
-
-def _colors(
-    rows: Sequence[CaptionedImage], options: Any, display: Display
-) -> ColorClassifier | None:
-    if not rows:
-        return None
-    return fit_colors(rows, skip_bad=options.skip_bad, workers=options.workers, display=display)
+        return {}
+    return named_colors(options.reference, origins_of(entries), skip_bad=options.skip_bad)
 
 
 def _left_out(

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ class Entry:
         """Whether it is the `model` folder of a run."""
         return (self.folder / GENERATOR).exists()
 
+    @cached_property  # since it reads the whole model
     def origin(self) -> dict[str, Any]:
         """What the run of the model was, or of the model that drew the images; {} if unknown."""
         if self.is_model:
@@ -83,7 +85,7 @@ def image_entries(given: Sequence[str]) -> list[Entry]:
 
 def origins_of(entries: Sequence[Entry]) -> dict[str, dict[str, Any]]:
     """What is known of the run behind each entry, by its name."""
-    return {entry.name: entry.origin() for entry in entries}
+    return {entry.name: entry.origin for entry in entries}
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,7 @@ def open_set(entry: Entry, real: RealImages | None, captions_per_image: int | No
     Raises:
         UserError: when it cannot be read, or is a model without a text encoder or captions.
     """
-    tracked = tracked_run(entry.origin())
+    tracked = tracked_run(entry.origin)
     if not entry.is_model:
         images = renumbered(one_sample_each(read_image_set(entry.folder)))
         return ScoredSet(entry.name, images, None, tracked)

@@ -37,7 +37,9 @@ MEASURED_SIDE = 64  # pixels of an image as it is measured, so that sizes compar
 # CIELAB: lightness, green to red, blue to yellow. Colours beyond count as the outermost.
 _BINS = np.array([6, 8, 8])
 _LOWEST, _HIGHEST = np.array([0, -60, -60]), np.array([100, 80, 80])
-_RINGS = (0.25, 0.45)  # radii around the middle, in sides of the image
+_RADII = (0.25, 0.45)  # of the middle and of the ring around it, in sides of the image
+_ACROSS = (np.arange(MEASURED_SIDE) + 0.5) / MEASURED_SIDE - 0.5
+_RING_OF_PIXEL = np.digitize(np.hypot(_ACROSS[:, None], _ACROSS), _RADII)
 
 
 def named_color(caption: str) -> str | None:
@@ -62,14 +64,10 @@ def color_histogram(image: np.ndarray) -> np.ndarray:
         image = np.asarray(resized)
     lab = rgb2lab(image)
     bins = ((lab - _LOWEST) / (_HIGHEST - _LOWEST) * _BINS).astype(int).clip(0, _BINS - 1)
-    places = np.ravel_multi_index(tuple(np.moveaxis(bins, -1, 0)), tuple(_BINS))
-    across = (np.arange(MEASURED_SIDE) + 0.5) / MEASURED_SIDE - 0.5
-    ring = np.digitize(np.hypot(across[:, None], across[None, :]), _RINGS)
-    shares = [
-        np.bincount(places[ring == i], minlength=_BINS.prod()) / (ring == i).sum()
-        for i in range(len(_RINGS) + 1)
-    ]
-    return np.sqrt(np.concatenate(shares)).astype(np.float32)
+    shape = (len(_RADII) + 1, *_BINS)
+    places = np.ravel_multi_index((_RING_OF_PIXEL, *np.moveaxis(bins, -1, 0)), shape)
+    counts = np.bincount(places.ravel(), minlength=np.prod(shape)).reshape(len(_RADII) + 1, -1)
+    return np.sqrt(counts / counts.sum(axis=1, keepdims=True)).ravel().astype(np.float32)
 
 
 class ColorClassifier:

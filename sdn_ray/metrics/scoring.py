@@ -1,6 +1,7 @@
 """Every score of a set of images as a stream: batches are scored anywhere, sums gathered in one
 place, and no more than a batch of images or probabilities is held at once."""
 
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -196,7 +197,7 @@ class SetScores(AbstractContextManager["SetScores"]):
         self._folder = TemporaryDirectory(prefix="sdn_ray-features-")
         self._sides = {name: _Side(Path(self._folder.name) / name) for name in ("images", "real")}
         self._pairs: list[np.ndarray] = []  # (pairs, 3): index, SSIM, FSIM
-        self._colors: list[tuple[str, str, str]] = []
+        self._colors: Counter[tuple[str, str, str]] = Counter()
         self.sizes: set[tuple[int, int]] = set()  # height and width of images
 
     def __exit__(self, *_: object) -> None:
@@ -205,7 +206,7 @@ class SetScores(AbstractContextManager["SetScores"]):
     def add(self, batch: BatchScores) -> None:
         """Add a scored batch; the order of batches is that of the features on disk."""
         self.sizes.add(batch.size)
-        self._colors += batch.colors
+        self._colors.update(batch.colors)
         for name, found in (("images", batch.images), ("real", batch.real)):
             if found is not None:
                 self._sides[name].add(found, self.images, self.splits, self.seed)
@@ -226,7 +227,7 @@ class SetScores(AbstractContextManager["SetScores"]):
         """How often the captions' colours are those of the images; None where nothing is known."""
         if not self._colors:
             return None
-        said, drawn, photographed = zip(*self._colors, strict=True)
+        said, drawn, photographed = zip(*self._colors.elements(), strict=True)
         return ColorScores(
             len(said),
             color_agreement(said, drawn),

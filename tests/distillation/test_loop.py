@@ -337,9 +337,8 @@ def test_the_rate_falls_at_the_end_of_a_stage():
             rates.append(run.optimizer.param_groups[0]["lr"])
 
     run = new_run(rates=(6e-3, 2e-3), decays=(0.5, 1), checkpoint_steps=1)
-    distill(
-        run, new_batches(), Hooks(on_checkpoint=look)
-    )  # of each stage's six steps the last ends it
+    distill(run, new_batches(), Hooks(on_checkpoint=look))
+    # Of each stage's six steps the last ends it.
     expected = [6e-3, 6e-3, 6e-3, 6e-3, 4e-3] + [2e-3 * left / 6 for left in (6, 5, 4, 3, 2)]
     assert rates == pytest.approx(expected)
 

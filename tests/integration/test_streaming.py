@@ -1,4 +1,3 @@
-import pyarrow as pa
 import pytest
 
 from sdn_ray import streaming
@@ -36,16 +35,13 @@ def test_results_come_in_the_order_of_the_batches(joined):
 def test_a_users_error_in_an_actor_is_the_users_error(joined):
     with pytest.raises(UserError, match=r"^found 7, expected another number$"):
         list(stream(batches(4), Doubler, {"refused": 7}))
+    with pytest.raises(UserError, match=r"^found 7 at once$"):
+        list(stream(batches(4), Doubler, {"refused": 7, "at_once": True}))
 
 
-def test_what_an_actor_makes_of_errors():
-    """A user's error is a result, even one of the constructor; any other is the actor's end."""
-    table = pa.Table.from_pylist([{"x": -1}])
-    [refusal] = streaming._Actor(Doubler, {"refused": 7, "at_once": True})(table)["result"]
-    assert isinstance(refusal.value, UserError)
-    assert str(refusal.value) == "found 7 at once"
-    with pytest.raises(ZeroDivisionError):
-        streaming._Actor(Doubler, {"refused": 7})(table)
+def test_another_error_is_not_taken_for_one(joined):
+    with pytest.raises(Exception, match="ZeroDivisionError"):
+        list(stream([[{"x": -1}]], Doubler, {"refused": None}))
 
 
 def test_a_few_rows_are_worked_off_here(monkeypatch):

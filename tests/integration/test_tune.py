@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 
 import optuna
@@ -11,8 +12,10 @@ from PIL import Image
 from sdn_ray import tune
 from sdn_ray.config import read_experiment
 from sdn_ray.errors import UserError
+from sdn_ray.export import TrackedRun
 from sdn_ray.files import file_hash
 from sdn_ray.job import read_metrics
+from sdn_ray.tracking import note_run
 from tests.integration.small import start, wait_for
 
 SPACE = """
@@ -158,6 +161,14 @@ def test_what_cannot_be_searched_is_one_clear_error(config, joined, tmp_path):
     assert "training.workers: found 3" in refused(*options, "--training.workers", 3)
     assert "expected a space of `grid`" in refused(*options, "--score_test", "true")
     assert "has no config.yaml" in refused("--resume", tmp_path)
+    begun = tmp_path / "begun"  # a study whose MLflow server is gone
+    begun.mkdir()
+    shutil.copyfile(config, begun / "config.yaml")
+    shutil.copyfile(space, begun / "space.yaml")
+    settings = {"objective": None, "trials": 2, "prune": False, "score_test": False}
+    (begun / "study.json").write_text(json.dumps(settings))
+    note_run(begun, TrackedRun("http://127.0.0.1:9", "0", "gone"))
+    assert "the MLflow store http://127.0.0.1:9 cannot be used" in refused("--resume", begun)
     space.write_text("distillation.weight_factors.conv9: {uniform: [0, 1]}\n")
     assert "conv9" in refused(*options)
     assert not (tmp_path / "study").exists()
