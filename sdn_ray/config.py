@@ -254,7 +254,10 @@ class ExperimentConfig:
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
 
-DEFAULT_CONFIG = Path(__file__).parents[1] / "jobs" / "quickstart.yaml"
+_PACKAGE = Path(__file__).parent
+# Where jobs/ and search_spaces/ lie: in an installed package within it, in a checkout beside it.
+SHIPPED = _PACKAGE if (_PACKAGE / "jobs").is_dir() else _PACKAGE.parent
+DEFAULT_CONFIG = SHIPPED / "jobs" / "quickstart.yaml"
 _JOB_MARK = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set by Ray in the entry point of a submitted job
 
 

@@ -6,16 +6,12 @@ from typing import Any
 
 from jsonargparse import ArgumentParser
 
-from sdn_ray.command import run_command
 from sdn_ray.config import absolute, parse
-from sdn_ray.data.layout import CAPTION_FOLDER, read_lines
+from sdn_ray.data.readers.layout import CAPTION_FOLDER, read_lines
 from sdn_ray.errors import UserError
 from sdn_ray.files import making_folder
-from sdn_ray.text.released import (
-    read_class_captions,
-    read_image_captions,
-    read_released_encoder,
-)
+from sdn_ray.runs.command_line import run_command
+from sdn_ray.text.released import read_class_captions, read_image_captions, read_released_encoder
 
 DESCRIPTION = (
     "Convert what Reed et al. released as Torch7 files: a text encoder (--weights) to a file for "

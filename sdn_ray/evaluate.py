@@ -1,7 +1,6 @@
 """python -m sdn_ray.evaluate: the paper's scores of generated images, alone or beside real ones."""
 
 import json
-import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
@@ -10,37 +9,34 @@ from typing import Any
 
 from jsonargparse import ArgumentParser
 
-from sdn_ray.cluster import Display
-from sdn_ray.colors import fit_colors, named_colors
-from sdn_ray.command import check_at_least, run_command
 from sdn_ray.config import absolute, parse
 from sdn_ray.data.references import PARTS, RealImages
 from sdn_ray.errors import UserError
 from sdn_ray.files import write_text
 from sdn_ray.metrics.scoring import SetScores, check_splits
 from sdn_ray.models.classifiers import INCEPTION, load_classifier
-from sdn_ray.reports import print_reports, set_report
-from sdn_ray.requests import BATCH, reference_rows
-from sdn_ray.scored_sets import (
+from sdn_ray.runs.command_line import check_at_least, run_command
+from sdn_ray.runs.terminal import Display
+from sdn_ray.runs.tracking import Recorder
+from sdn_ray.scoring.captions import reference_rows
+from sdn_ray.scoring.colors import fit_colors, named_colors
+from sdn_ray.scoring.image_sets import (
     Entry,
     ScoredSet,
     image_entries,
     model_entry,
     open_set,
     origins_of,
-    set_batches,
     usable,
 )
-from sdn_ray.set_workers import ScoringWorker
-from sdn_ray.streaming import stream
-from sdn_ray.text_scores import score_text_encoder
-from sdn_ray.tracking import Recorder
+from sdn_ray.scoring.report import print_reports, set_report
+from sdn_ray.scoring.score import score_sets
+from sdn_ray.scoring.text_encoder import score_text_encoder
 
 DESCRIPTION = (
     "Score images, of folders or drawn by a model on the way: inception score (or the same by "
     "another classifier), and against the real images of a data set SSIM, FSIM, FID and KID."
 )
-IN_PROCESS = 2 * BATCH  # images that are scored before actors would have started
 _FLAG = {"type": bool, "nargs": "?", "const": True, "default": False}
 
 
@@ -195,46 +191,6 @@ def _left_out(
         display.line(f"left out {reason}")
     check_splits(len(one.images), options.splits, f"{one.name}, without bad images")
     return one, reasons
-
-
-def score_sets(
-    sets: Sequence[ScoredSet],
-    gathered: Sequence[SetScores],
-    real: RealImages | None,
-    settings: dict[str, Any],
-    workers: int | None,
-    display: Display,
-) -> None:
-    """Score all sets in one stream of batches.
-
-    Args:
-        sets: what to score.
-        gathered: where the scores of each set are added.
-        real: the real images.
-        settings: ``classifier``, ``splits``, ``seed`` and perhaps ``colors`` of a
-            `ScoringWorker`.
-        workers: processes; None is one a GPU, or a CPU, and for a few images none.
-        display: shows progress.
-    """
-    batches = [batch for place, one in enumerate(sets) for batch in set_batches(place, one, real)]
-    total = sum(len(one.images) for one in sets)
-    arguments = settings | {
-        "sizes": [len(one.images) for one in sets],
-        "models": [str(one.model) if one.model else None for one in sets],
-    }
-    began, done = time.perf_counter(), 0
-    results = stream(batches, ScoringWorker, arguments, workers, in_process=IN_PROCESS)
-    for batch, (place, scores) in zip(batches, results, strict=True):
-        gathered[place].add(scores)
-        if not done:  # the workers have started: from here on it is the rate that will last
-            first, since = len(batch), time.perf_counter()
-        done += len(batch)
-        rate = (done - first) / max(1e-9, time.perf_counter() - since)
-        display.progress("scoring", done, total, f"{rate:.0f} images/s")
-    display.line(
-        f"scored {done} images in {time.perf_counter() - began:.0f} s, {rate:.1f} images/s once "
-        "the workers had started"
-    )
 
 
 if __name__ == "__main__":

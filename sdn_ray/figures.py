@@ -2,38 +2,18 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 from jsonargparse import ArgumentParser
 
-from sdn_ray.cluster import Display
-from sdn_ray.command import check_at_least, run_command
 from sdn_ray.config import absolute, parse
-from sdn_ray.data.image_sets import SetImage, read_real
-from sdn_ray.data.references import PARTS, RealImages, source_name
-from sdn_ray.data.rows import CaptionedImage
+from sdn_ray.data.references import PARTS
 from sdn_ray.errors import UserError
-from sdn_ray.evaluate import score_sets
-from sdn_ray.export import TrackedRun, load_model, tracked_run
-from sdn_ray.metrics.scoring import SetScores
-from sdn_ray.models.drawing import draw_samples
-from sdn_ray.models.retrieval import fc7_features, nearest
-from sdn_ray.pictures import comparison_rows
-from sdn_ray.requests import file_requests, reference_rows
-from sdn_ray.retrieval_index import retrieval_index
-from sdn_ray.scored_sets import (
-    ScoredSet,
-    image_entries,
-    open_set,
-    origins_of,
-    usable,
-)
-from sdn_ray.set_workers import SetReader, image_row
-from sdn_ray.tracking import Recorder
+from sdn_ray.runs.command_line import run_command
+from sdn_ray.runs.terminal import Display
+from sdn_ray.runs.tracking import Recorder
+from sdn_ray.scoring.figures import FIGURES
 
 DESCRIPTION = "Draw one of the paper's figures; it is also recorded with the models' MLflow runs."
-NEIGHBOURS = 5  # training images beside a generated one, as in Figure 7
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -127,187 +107,6 @@ _ADD_OPTIONS: dict[str, Callable[[ArgumentParser], None]] = {
     "retrieval": _add_retrieval,
     "interpolation": _add_interpolation,
     "worst": _add_worst,
-}
-
-
-def _sets(options: Any) -> tuple[list[ScoredSet], RealImages]:
-    """The sets, of models the images of first captions, and the real images."""
-    check_at_least(options, rows=1, workers=1, epochs=1, fc_width=1)
-    entries = image_entries(options.images)
-    _, rows = reference_rows(options.reference, options.split, origins_of(entries))
-    real = RealImages.of(rows)
-    return [open_set(entry, real, captions_per_image=1) for entry in entries], real
-
-
-def _by_source(one: ScoredSet, real: RealImages) -> dict[int, SetImage]:
-    """The image of each real image's first caption, by the real image's place."""
-    found: dict[int, SetImage] = {}
-    for image in one.images:
-        place = real.find(image.source) if image.source else None
-        if place is not None:
-            found.setdefault(place, image)
-    return found
-
-
-def _chosen(sets: Sequence[ScoredSet], real: RealImages, options: Any) -> list[int]:
-    """The real images that a figure shows: places in ``real.rows``.
-
-    Raises:
-        UserError: when a wanted one is not there, or no real image has an image in every set.
-    """
-    common = set(range(len(real.rows))).intersection(*(_by_source(one, real) for one in sets))
-    if not common:
-        raise UserError(
-            f"--images: no real image has an image in all of {', '.join(s.name for s in sets)}; "
-            "expected images of the same captions"
-        )
-    if options.sources is None:
-        ordered = sorted(common)
-        count = min(options.rows, len(ordered))
-        return [ordered[i] for i in np.linspace(0, len(ordered) - 1, count).round().astype(int)]
-    places = [real.find(source) for source in options.sources]
-    for source, place in zip(options.sources, places, strict=True):
-        if place not in common:
-            raise UserError(
-                f"--sources: found {source}, expected an image of the {options.split} classes of "
-                f"{options.reference} with an image in every set, such as "
-                f"{source_name(real.rows[min(common)])}"
-            )
-    return [place for place in places if place is not None]
-
-
-def _read_sets(
-    sets: Sequence[ScoredSet], real: RealImages, places: Sequence[int]
-) -> list[list[np.ndarray]]:
-    """For each set its images of the real images at ``places``."""
-    read = SetReader([str(one.model) if one.model else None for one in sets])
-    columns = []
-    for number, one in enumerate(sets):
-        by_source = _by_source(one, real)
-        columns.append(read([image_row(number, by_source[place]) for place in places]))
-    return columns
-
-
-def _real_like(row: CaptionedImage, image: np.ndarray) -> np.ndarray:
-    return read_real(row.image_path, *image.shape[:2])
-
-
-def comparison(options: Any, output: Path, display: Display) -> list[TrackedRun | None]:
-    """Figures 3, 4 and 6: one row a caption, the real image, and a column for each set."""
-    sets, real = _sets(options)
-    places = _chosen(sets, real, options)
-    columns = _read_sets(sets, real, places)
-    rows = [real.rows[place] for place in places]
-    photos = [_real_like(row, image) for row, image in zip(rows, columns[0], strict=True)]
-    comparison_rows(
-        output,
-        [row.captions[0] for row in rows],
-        ["real", *(one.name for one in sets)],
-        list(zip(photos, *columns, strict=True)),
-    )
-    return [one.tracked for one in sets]
-
-
-def diverse(options: Any, output: Path, display: Display) -> list[TrackedRun | None]:
-    """Figure 5: every sample of each caption."""
-    if (options.text is None) == (options.captions is None):
-        raise UserError("expected either --text or --captions, and not both")
-    model = load_model(Path(absolute(options.model, "--model")))
-    captions = options.text or [request.caption for request in file_requests(options.captions)]
-    if model.generator.samples == 1:
-        raise UserError(
-            f"--model: {options.model} draws one sample a caption; expected a diverse model "
-            "(distillation.scheme sdn_diverse)"
-        )
-    drawn = np.concatenate(list(model.draw(captions)))
-    headers = [f"sample {sample + 1}" for sample in range(drawn.shape[1])]
-    comparison_rows(output, captions, headers, [list(samples) for samples in drawn])
-    return [tracked_run(model.origin)]
-
-
-def interpolation(options: Any, output: Path, display: Display) -> list[TrackedRun | None]:
-    """Figure 8 (section 4.7): linear between the embeddings of two captions."""
-    if options.steps < 2:
-        raise UserError(f"--steps: found {options.steps}, expected at least 2")
-    if len(options.text) != len(options.to):
-        raise UserError(
-            f"--to: found {len(options.to)} captions, expected one for each of the "
-            f"{len(options.text)} of --text"
-        )
-    model = load_model(Path(absolute(options.model, "--model")))
-    begin, end = model.embed(options.text), model.embed(options.to)
-    share = np.linspace(0, 1, options.steps, dtype=np.float32)[:, None]
-    rows = []
-    for a, b in zip(begin, end, strict=True):
-        # The first sample throughout: another one would jump.
-        drawn = draw_samples(model.generator, (1 - share) * a + share * b)
-        rows.append([samples[0] for batch in drawn for samples in batch])
-    headers = [""] * options.steps
-    comparison_rows(output, options.text, headers, rows, end_captions=options.to)
-    return [tracked_run(model.origin)]
-
-
-def worst(options: Any, output: Path, display: Display) -> list[TrackedRun | None]:
-    """Figure 9: the pairs of lowest FSIM, the lowest first."""
-    sets, real = _sets(options)
-    one = _single(sets)
-    one, _ = usable(
-        one, real, skip_bad=False, workers=options.workers, on_progress=display.progress
-    )
-    with SetScores(len(one.images), 1, 0) as found:
-        settings = {"classifier": None, "splits": 1, "seed": 0}
-        score_sets([one], [found], real, settings, options.workers, display)
-        pairs = found.pairs()
-    lowest = pairs[np.argsort(pairs[:, 2], kind="stable")[: options.rows]]
-    images = [one.images[int(index)] for index in lowest[:, 0]]
-    drawn = SetReader([str(one.model) if one.model else None])(
-        [image_row(0, image) for image in images]
-    )
-    rows = [real.rows[real.find(str(image.source))] for image in images]
-    photos = [_real_like(row, image) for row, image in zip(rows, drawn, strict=True)]
-    comparison_rows(
-        output,
-        [row.captions[0] for row in rows],
-        ["real", one.name],
-        list(zip(photos, drawn, strict=True)),
-        notes=[("", f"FSIM {value:.3f}") for value in lowest[:, 2]],
-    )
-    return [one.tracked]
-
-
-def retrieval(options: Any, output: Path, display: Display) -> list[TrackedRun | None]:
-    """Figure 7 (section 4.6): a generated image and the training images nearest to it by fc7."""
-    sets, real = _sets(options)
-    one = _single(sets)
-    places = _chosen([one], real, options)
-    [drawn] = _read_sets([one], real, places)
-    origins = origins_of(image_entries(options.images))
-    index = retrieval_index(options, drawn[0].shape[0], origins, display)
-    queries = fc7_features(index.network, np.stack([index.resized(image) for image in drawn]))
-    rows, similarities = nearest(queries, index.features, NEIGHBOURS)
-    pictures, notes = [], []
-    for image, own_rows, own_similarities in zip(drawn, rows, similarities, strict=True):
-        found = [_real_like(index.rows[row], image) for row in own_rows]
-        pictures.append([image, *found])
-        notes.append(("", *(f"cosine {value:.3f}" for value in own_similarities)))
-    headers = [one.name, *(f"training {place + 1}" for place in range(NEIGHBOURS))]
-    captions = [real.rows[place].captions[0] for place in places]
-    comparison_rows(output, captions, headers, pictures, notes=notes)
-    return [one.tracked]
-
-
-def _single(sets: Sequence[ScoredSet]) -> ScoredSet:
-    if len(sets) != 1:
-        raise UserError(f"--images: found {len(sets)} sets, expected one for this figure")
-    return sets[0]
-
-
-FIGURES: dict[str, Callable[[Any, Path, Display], list[TrackedRun | None]]] = {
-    "comparison": comparison,
-    "diverse": diverse,
-    "retrieval": retrieval,
-    "interpolation": interpolation,
-    "worst": worst,
 }
 
 

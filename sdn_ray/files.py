@@ -80,6 +80,32 @@ def file_hash(path: str | Path) -> str:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=10)).hexdigest()
 
 
+def path_hash(path: str | Path) -> str:
+    """A short hash of a file's bytes, or of the names and bytes of all files in a folder.
+
+    Raises:
+        UserError: when there is no such file or folder.
+    """
+    path = Path(path)
+    if path.is_file():
+        return file_hash(path)
+    if not path.is_dir():
+        raise UserError(f"{path}: not found, expected a file or folder")
+    return fingerprint(file_hashes(path))
+
+
+def file_hashes(folder: Path) -> dict[str, str]:
+    """Relative name → hash of every file in a folder."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {path.relative_to(folder).as_posix(): file_hash(path) for path in files}
+
+
+def spec_hash(spec: str) -> str | None:
+    """A hash of the files that a NAME:PATH names, None where it names none."""
+    path = Path(spec.partition(":")[2]).expanduser()
+    return path_hash(path) if spec.partition(":")[2] and path.exists() else None
+
+
 @contextmanager
 def sole_writer(folder: Path, patience: float = 60) -> Iterator[None]:
     """Hold a folder's lock, so that no two processes write to it; a dead process holds none.

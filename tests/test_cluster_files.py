@@ -11,8 +11,8 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from sdn_ray.gauges import Gauges
-from sdn_ray.search_space import read_search_space
+from sdn_ray.search.space import read_search_space
+from sdn_ray.training.gauges import Gauges
 
 ROOT = Path(__file__).parents[1]
 

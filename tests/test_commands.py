@@ -5,14 +5,15 @@ import json
 import pytest
 
 from sdn_ray import generate, train
-from sdn_ray.command import run_command
-from sdn_ray.job import read_metrics
-from sdn_ray.tracking import flatten
+from sdn_ray.runs.command_line import run_command
+from sdn_ray.runs.folder import read_metrics
+from sdn_ray.runs.tracking import flatten
+from sdn_ray.training import session
 
 
 @pytest.fixture
 def refused(capsys, monkeypatch, tmp_path):
-    monkeypatch.setattr(train, "start_ray", lambda: pytest.fail("Ray was started"))
+    monkeypatch.setattr(session, "start_ray", lambda: pytest.fail("Ray was started"))
     monkeypatch.chdir(tmp_path)
 
     def run(command, *arguments):

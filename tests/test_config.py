@@ -4,7 +4,6 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sdn_ray.checks import check_experiment
 from sdn_ray.config import (
     DatasetConfig,
     DistillationConfig,
@@ -21,7 +20,8 @@ from sdn_ray.config import (
     with_absolute_paths,
 )
 from sdn_ray.errors import UserError
-from sdn_ray.worker import config_stages
+from sdn_ray.training.build import config_stages
+from sdn_ray.training.checks import check_experiment
 
 JOBS = Path(__file__).parents[1] / "jobs"
 FIT = TeacherConfig(plan="8,M,16,M", weights="fit")

@@ -7,14 +7,7 @@ from pathlib import Path
 import pytest
 
 from sdn_ray.errors import UserError
-from sdn_ray.files import (
-    file_hash,
-    fingerprint,
-    making_folder,
-    replacing,
-    sole_writer,
-    write_text,
-)
+from sdn_ray.files import file_hash, fingerprint, making_folder, replacing, sole_writer, write_text
 
 
 def names(folder):

@@ -4,11 +4,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from sdn_ray.data.cub import read_cub
-from sdn_ray.data.oxford_flowers import read_oxford_flowers
+from sdn_ray.data.readers.cub import read_cub
+from sdn_ray.data.readers.oxford_flowers import read_oxford_flowers
 from sdn_ray.data.rows import CaptionedDataset, CaptionedImage
 from sdn_ray.data.splits import ClassSplit
-from sdn_ray.data.synthetic_flowers import SPECIES_FILE, read_synthetic_flowers
+from sdn_ray.data.synthetic.flowers import SPECIES_FILE, read_synthetic_flowers
 from sdn_ray.errors import UserError
 
 PARTS = ("train", "validation", "test")

@@ -1,9 +1,13 @@
 """Schemes (Table 3): each a list of stages."""
 
 from dataclasses import dataclass
+from typing import get_args
 
-SCHEMES = ("image", "stage_one", "stage_two", "joint", "sdn", "sdn_diverse")
-TWO_STAGE_SCHEMES = ("sdn", "sdn_diverse")
+from sdn_ray.config import Scheme
+
+SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
+DIVERSE: Scheme = "sdn_diverse"
+TWO_STAGE_SCHEMES: tuple[Scheme, ...] = ("sdn", DIVERSE)
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,7 @@ class Stage:
 
 
 def scheme_stages(
-    scheme: str,
+    scheme: Scheme,
     *,
     epochs: tuple[int, int],
     learning_rates: tuple[float, float],
@@ -59,7 +63,7 @@ def scheme_stages(
         return Stage(name, name, epochs, learning_rates[half], samples, decay_fractions[half])
 
     if scheme in TWO_STAGE_SCHEMES:
-        last = samples if scheme == "sdn_diverse" else 1
+        last = samples if scheme == DIVERSE else 1
         return (
             stage("stage_one", 0, epochs[0], 1 if grow else last),
             stage("stage_two", 1, epochs[1], last),

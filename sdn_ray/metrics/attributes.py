@@ -12,7 +12,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter, map_coordinates
 from skimage.color import rgb2lab
 
-from sdn_ray.data.synthetic_species import (
+from sdn_ray.data.synthetic.species import (
     BACKGROUNDS,
     CENTER_COLORS,
     PETAL_COLORS,

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from sdn_ray.data.batches import EncodedImages
-from sdn_ray.data.synthetic_species import Species
+from sdn_ray.data.synthetic.species import Species
 from sdn_ray.metrics.attributes import agreement, measure_attributes, shuffled_agreement
 from sdn_ray.metrics.classifier_score import ClassifierScore, score_name
 from sdn_ray.metrics.perceptual import PerceptualDistance

@@ -38,5 +38,5 @@ class PerceptualDistance:
 
     def compute(self) -> float:
         """The distance over all pairs; a layer that is silent on the real images is left out."""
-        heard = self._sizes > 0
-        return float((self._differences[heard] / self._sizes[heard]).mean())
+        active = self._sizes > 0
+        return float((self._differences[active] / self._sizes[active]).mean())

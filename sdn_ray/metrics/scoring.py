@@ -20,11 +20,7 @@ from sdn_ray.metrics.color_agreement import (
     named_color,
     shuffled_color_agreement,
 )
-from sdn_ray.metrics.feature_distances import (
-    FeatureMoments,
-    frechet_distance,
-    kernel_distance,
-)
+from sdn_ray.metrics.feature_distances import FeatureMoments, frechet_distance, kernel_distance
 from sdn_ray.metrics.fsim import fsim_values
 from sdn_ray.metrics.ssim import ssim
 from sdn_ray.models.classifiers import Classifier

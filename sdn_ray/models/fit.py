@@ -20,6 +20,16 @@ Model = TypeVar("Model", bound=nn.Module)
 
 
 @dataclass(frozen=True)
+class FitSettings:
+    """How a classifier is trained."""
+
+    epochs: int  # passes over the images
+    batch_size: int  # images a step
+    learning_rate: float  # the highest of the one-cycle schedule
+    seed: int = 0  # of the weights and of every draw, dropout's too
+
+
+@dataclass(frozen=True)
 class FitEpoch:
     """One finished epoch of `train_classifier`."""
 
@@ -62,11 +72,8 @@ def fit_teacher(
     images: np.ndarray,
     class_ids: np.ndarray,
     plan: Plan,
+    settings: FitSettings,
     *,
-    epochs: int,
-    batch_size: int,
-    learning_rate: float,
-    seed: int,
     device: str = "cpu",
     on_epoch: Callable[[FitEpoch], None] = lambda epoch: None,
 ) -> Teacher:
@@ -76,10 +83,7 @@ def fit_teacher(
         images: (n, height, width, 3) uint8, of training classes only.
         class_ids: (n,) their classes.
         plan: of the teacher.
-        epochs: passes over the images.
-        batch_size: images a step.
-        learning_rate: the highest of the schedule.
-        seed: of the weights and of every draw.
+        settings: of the training.
         device: where to train.
         on_epoch: called after each epoch.
 
@@ -90,10 +94,7 @@ def fit_teacher(
         lambda classes: _Classifier(plan, classes),
         images,
         class_ids,
-        epochs=epochs,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        seed=seed,
+        settings,
         device=device,
         on_epoch=on_epoch,
         option="teacher.fit",
@@ -105,11 +106,8 @@ def train_classifier(
     new_model: Callable[[int], Model],
     images: np.ndarray,
     class_ids: np.ndarray,
+    settings: FitSettings,
     *,
-    epochs: int,
-    batch_size: int,
-    learning_rate: float,
-    seed: int,
     device: str,
     on_epoch: Callable[[FitEpoch], None],
     option: str,
@@ -117,17 +115,14 @@ def train_classifier(
     """Train all weights of a classifier by cross entropy, and return it on the CPU.
 
     Adam with a one-cycle schedule; images are flipped and shifted by up to an eighth. A tenth of
-    each class is held out and measures the accuracy after every epoch. ``seed`` settles everything.
+    each class is held out and measures the accuracy after every epoch. The seed settles everything.
 
     Args:
         new_model: makes, from the number of classes, a module that maps normalised images
             (batch, 3, height, width) to logits (batch, classes), in the order of the sorted ids.
         images: (n, height, width, 3) uint8.
         class_ids: (n,) their classes.
-        epochs: passes over the images.
-        batch_size: images a step.
-        learning_rate: the highest of the schedule.
-        seed: of the weights and of every draw, dropout's too.
+        settings: of the training.
         device: where to train.
         on_epoch: called after each epoch.
         option: what errors name.
@@ -138,7 +133,8 @@ def train_classifier(
     classes, labels = np.unique(class_ids, return_inverse=True)
     if len(classes) < 2:
         raise UserError(f"{option}: found {len(classes)} training classes, expected at least 2")
-    draws = np.random.default_rng(seed)
+    epochs, batch_size = settings.epochs, settings.batch_size
+    draws = np.random.default_rng(settings.seed)
     kept, held = _hold_out(labels, draws)
     if not len(held):
         raise UserError(f"{option}: found one image a class, expected at least 2")
@@ -150,10 +146,12 @@ def train_classifier(
         )
     targets = torch.from_numpy(labels)
     with torch.random.fork_rng(devices=[device] if device.startswith("cuda") else []):
-        torch.manual_seed(seed)
+        torch.manual_seed(settings.seed)
         model = new_model(len(classes)).to(device, memory_format=torch.channels_last)
         optimizer = torch.optim.Adam(model.parameters(), fused=True)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, epochs * steps)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, settings.learning_rate, epochs * steps
+        )
         for epoch in range(1, epochs + 1):
             model.train()
             total = torch.zeros((), device=device)

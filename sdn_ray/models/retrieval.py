@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from sdn_ray.errors import UserError
 from sdn_ray.files import replacing
-from sdn_ray.models.fit import FitEpoch, train_classifier
+from sdn_ray.models.fit import FitEpoch, FitSettings, train_classifier
 from sdn_ray.models.pixels import normalise
 from sdn_ray.models.plan import Plan
 from sdn_ray.models.teacher import Teacher, vgg_features
@@ -77,12 +77,9 @@ def fine_tune(
     teacher: Teacher,
     images: np.ndarray,
     class_ids: np.ndarray,
+    settings: FitSettings,
     *,
     fc_width: int,
-    epochs: int,
-    batch_size: int,
-    learning_rate: float,
-    seed: int,
     device: str = "cpu",
     on_epoch: Callable[[FitEpoch], None] = lambda epoch: None,
 ) -> RetrievalNetwork:
@@ -95,11 +92,8 @@ def fine_tune(
         teacher: a trained one.
         images: (n, size, size, 3) uint8, of training classes only.
         class_ids: (n,) their classes.
+        settings: of the training.
         fc_width: the width of fc6 and fc7.
-        epochs: passes over the images.
-        batch_size: images a step.
-        learning_rate: the highest of the schedule.
-        seed: of the new weights and of every draw.
         device: where to train.
         on_epoch: called after each epoch, with the accuracy on the held-out images.
 
@@ -122,10 +116,7 @@ def fine_tune(
         new_network,
         images,
         class_ids,
-        epochs=epochs,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        seed=seed,
+        settings,
         device=device,
         on_epoch=on_epoch,
         option="retrieval",

@@ -25,7 +25,7 @@ def encode_cached(
         encode: gives the embeddings of distinct captions, ``(captions, dim)``.
         captions: any number of them, repeated or not.
         folder: of caches.
-        key: ``fingerprint`` of the encoder.
+        key: what the encoder is known by.
     """
     cache = Path(folder) / f"text-{key}"
     place = {caption: row for row, caption in enumerate(dict.fromkeys(captions))}

@@ -18,8 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from sdn_ray.errors import UserError, one_line
-from sdn_ray.files import file_hash, making_folder, write_text
-from sdn_ray.files import fingerprint as values_fingerprint
+from sdn_ray.files import file_hash, file_hashes, making_folder, write_text
 
 Kind = Literal["sentence", "clip"]
 KINDS = ("sentence", "clip")
@@ -149,7 +148,7 @@ class SentenceEncoder(nn.Module):
                 "format": _FORMAT,
                 "kind": self.kind,
                 "embedding_dim": self.embedding_dim,
-                "files": _file_hashes(partial),
+                "files": file_hashes(partial),
             }
             write_text(partial / SENTENCE_CONFIG, json.dumps(config, indent=1))
             older = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.older")
@@ -214,26 +213,6 @@ def load_sentence_encoder(folder: str | Path) -> SentenceEncoder:
             "the width of the encoder beside it"
         )
     return encoder
-
-
-def fingerprint(path: str | Path) -> str:
-    """A short hash of a file's bytes, or of the names and bytes of all files in a folder.
-
-    Raises:
-        UserError: when there is no such file or folder.
-    """
-    path = Path(path)
-    if path.is_file():
-        return file_hash(path)
-    if not path.is_dir():
-        raise UserError(f"{path}: not found, expected a text encoder's file or folder")
-    return values_fingerprint(_file_hashes(path))
-
-
-def spec_files(spec: str) -> str | None:
-    """A hash of the files that a NAME:PATH names, None where it names none."""
-    path = Path(spec.partition(":")[2]).expanduser()
-    return fingerprint(path) if spec.partition(":")[2] and path.exists() else None
 
 
 def _each_once(
@@ -384,9 +363,3 @@ def _quietly() -> Iterator[None]:
         logging.set_verbosity(verbosity)
         if bars:
             logging.enable_progress_bar()
-
-
-def _file_hashes(folder: Path) -> dict[str, str]:
-    """Relative name → hash of every file in a folder."""
-    files = [path for path in folder.rglob("*") if path.is_file()]
-    return {path.relative_to(folder).as_posix(): file_hash(path) for path in files}

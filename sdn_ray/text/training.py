@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from sdn_ray.errors import UserError
-from sdn_ray.metrics.retrieval import average_precision_at_50, zero_shot_accuracy
 from sdn_ray.text.char_cnn_rnn import CharCnnRnn, Variant, characters
-from sdn_ray.text.image_side import ImageSide, Standardiser
+from sdn_ray.text.image_encoder import ImageEncoder, Standardiser
+from sdn_ray.text.scores import average_precision_at_50, zero_shot_accuracy
 from sdn_ray.text.sentence import SentenceEncoder
 
 BATCH_CLASSES = 40  # classes in a step, at most
@@ -182,13 +182,13 @@ class TextTraining:
         self.tower = tower
         tower.module.to(device)
         project = _image_projection(data.features.shape[1], embedding_dim, first)
-        self.image_side = ImageSide(Standardiser.of(data.features), project)
-        self.image_side.project.to(device)
-        features = self.image_side.standardise(data.features)
+        self.image_encoder = ImageEncoder(Standardiser.of(data.features), project)
+        self.image_encoder.project.to(device)
+        features = self.image_encoder.standardise(data.features)
         self._features = torch.from_numpy(features).to(device)
         distinct, self._caption_rows = _distinct_captions(data.captions)
         self._inputs = tower.inputs(distinct).to(device)
-        trained = [*tower.module.parameters(), *self.image_side.project.parameters()]
+        trained = [*tower.module.parameters(), *self.image_encoder.project.parameters()]
         self._optimizer = torch.optim.RMSprop(trained, learning_rate)
         self._schedule = torch.optim.lr_scheduler.ExponentialLR(self._optimizer, decay)
         self._draws = np.random.default_rng(seed)
@@ -219,7 +219,7 @@ class TextTraining:
         kind = torch.device(self._device).type
         with torch.autocast(kind, torch.bfloat16, enabled=self._amp):
             text = self.tower.module(self._inputs[texts])
-            image = self.image_side.project(self._features[images])
+            image = self.image_encoder.project(self._features[images])
         # In float32: bfloat16 scores are coarser than the margin of 1 once they are large.
         loss = joint_embedding_loss(image.float(), text.float())
         self._optimizer.zero_grad()
@@ -229,28 +229,28 @@ class TextTraining:
 
     def scores(self, held_out: CaptionedFeatures) -> TextScores:
         """How well the encoder tells held-out classes apart."""
-        return text_scores(self.tower.encode, self.image_side, held_out)
+        return text_scores(self.tower.encode, self.image_encoder, held_out)
 
     def state_dict(self) -> dict[str, Any]:
         """All that the next epoch depends on."""
         return {
             "epoch": self.epoch,
             "text": self.tower.module.state_dict(),
-            "image": self.image_side.project.state_dict(),
+            "image": self.image_encoder.project.state_dict(),
             "optimizer": self._optimizer.state_dict(),
             "schedule": self._schedule.state_dict(),
             "draws": json.dumps(self._draws.bit_generator.state),
         }
 
-    def load_sides(self, state: dict[str, Any]) -> None:
+    def load_weights(self, state: dict[str, Any]) -> None:
         """Take the weights of both sides from a `state_dict`, and nothing else."""
         self.tower.module.load_state_dict(state["text"])
-        self.image_side.project.load_state_dict(state["image"])
+        self.image_encoder.project.load_state_dict(state["image"])
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from where `state_dict` was taken."""
         self.epoch = state["epoch"]
-        self.load_sides(state)
+        self.load_weights(state)
         self._optimizer.load_state_dict(state["optimizer"])
         self._schedule.load_state_dict(state["schedule"])
         self._draws.bit_generator.state = json.loads(state["draws"])
@@ -368,14 +368,14 @@ def _draw_batch(
 
 def text_scores(
     encode: Callable[[list[str]], np.ndarray],
-    image_side: Callable[[np.ndarray], np.ndarray],
+    image_encoder: Callable[[np.ndarray], np.ndarray],
     held_out: CaptionedFeatures,
 ) -> TextScores:
     """Zero-shot accuracy and AP@50 on classes, each known by at most 100 of its captions.
 
     Args:
         encode: captions to embeddings.
-        image_side: image features to the same space.
+        image_encoder: image features to the same space.
         held_out: images of classes that neither was trained on.
     """
     texts, text_classes = [], []
@@ -387,5 +387,5 @@ def text_scores(
         texts += chosen
         text_classes += [class_id] * len(chosen)
     known = (encode(texts), np.array(text_classes))
-    images = (image_side(held_out.features), held_out.class_ids)
+    images = (image_encoder(held_out.features), held_out.class_ids)
     return TextScores(zero_shot_accuracy(*known, *images), average_precision_at_50(*known, *images))

@@ -3,12 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sdn_ray.data.prepared import (
-    PreparedImages,
-    caption_arrays,
-    store_captions,
-    store_precomputed,
-)
+from sdn_ray.data.prepared import PreparedImages, caption_arrays, store_captions, store_precomputed
 from sdn_ray.data.rows import CaptionedDataset, CaptionedImage
 from sdn_ray.errors import UserError
 

@@ -5,7 +5,7 @@ import pytest
 from sdn_ray.data.references import RealImages, part_rows, read_reference, source_name
 from sdn_ray.data.rows import CaptionedDataset, CaptionedImage
 from sdn_ray.data.splits import ClassSplit
-from sdn_ray.data.synthetic_flowers import write_synthetic_flowers
+from sdn_ray.data.synthetic.flowers import write_synthetic_flowers
 from sdn_ray.errors import UserError
 
 

@@ -9,12 +9,12 @@ from mlflow.tracking import MlflowClient
 from ray.cluster_utils import Cluster
 from scipy.io import savemat
 
-from sdn_ray.data.oxford_flowers import read_oxford_flowers
-from sdn_ray.export import export_model, load_model
+from sdn_ray.data.readers.oxford_flowers import read_oxford_flowers
+from sdn_ray.models.export import export_model, load_model
 from sdn_ray.models.generator import Generator
 from sdn_ray.models.plan import Plan
+from sdn_ray.runs.tracking import start_run
 from sdn_ray.text.char_cnn_rnn import CharCnnRnn
-from sdn_ray.tracking import start_run
 from tests.integration.small import train, write_config
 
 

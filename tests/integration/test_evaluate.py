@@ -13,7 +13,6 @@ from sdn_ray import evaluate, generate
 from sdn_ray.data.image_sets import ImageReader, read_image_set, read_real
 from sdn_ray.data.references import part_rows, read_reference
 from sdn_ray.errors import UserError
-from sdn_ray.export import load_model
 from sdn_ray.metrics.classifier_score import classifier_score
 from sdn_ray.metrics.color_agreement import (
     ColorClassifier,
@@ -24,6 +23,7 @@ from sdn_ray.metrics.color_agreement import (
 from sdn_ray.metrics.fsim import fsim
 from sdn_ray.metrics.ssim import ssim
 from sdn_ray.models.classifiers import load_classifier
+from sdn_ray.models.export import load_model
 
 SPLITS = ("--splits", 4)
 

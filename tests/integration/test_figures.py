@@ -6,9 +6,9 @@ from sdn_ray import figures
 from sdn_ray.data.image_sets import read_real
 from sdn_ray.data.references import part_rows, read_reference, source_name
 from sdn_ray.errors import UserError
-from sdn_ray.export import load_model
 from sdn_ray.metrics.fsim import fsim
 from sdn_ray.models.drawing import draw_samples
+from sdn_ray.models.export import load_model
 from sdn_ray.pictures import comparison_rows
 
 
@@ -21,7 +21,7 @@ def drawn(monkeypatch):
         calls.append({"rows": rows, "columns": columns, "images": images} | options)
         comparison_rows(path, rows, columns, images, **options)
 
-    monkeypatch.setattr(figures, "comparison_rows", record)
+    monkeypatch.setattr("sdn_ray.scoring.figures.comparison_rows", record)
     return calls
 
 

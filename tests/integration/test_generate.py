@@ -4,17 +4,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sdn_ray import generate, streaming
+from sdn_ray import generate
+from sdn_ray.cluster import actor_pool
 from sdn_ray.data.image_sets import ImageReader, read_image_set
 from sdn_ray.data.references import part_rows, read_reference, source_name
 from sdn_ray.errors import UserError
-from sdn_ray.export import load_model
+from sdn_ray.models.export import load_model
+from sdn_ray.scoring import drawing
 
 
 @pytest.fixture(autouse=True)
 def no_captions_are_few(monkeypatch):
     """Even a few captions stream through Ray Data in these tests."""
-    monkeypatch.setattr(generate, "IN_PROCESS", 0)
+    monkeypatch.setattr(drawing, "IN_PROCESS", 0)
 
 
 def run(*arguments):
@@ -63,8 +65,8 @@ def test_the_captions_of_a_split_stream_through_ray(joined, reference, diverse_m
 
 
 def test_shards_that_are_there_are_not_drawn_again(reference, diverse_model, tmp_path, monkeypatch):
-    monkeypatch.setattr(generate, "IN_PROCESS", 512)
-    monkeypatch.setattr(generate, "SHARD", 32)
+    monkeypatch.setattr(drawing, "IN_PROCESS", 512)
+    monkeypatch.setattr(drawing, "SHARD", 32)
     out = tmp_path / "out"
     request = ["--model", diverse_model, "--reference", reference, "--output", out]
     request += ["--captions_per_image", 2, "--samples", 2, "--format", "parquet"]
@@ -85,7 +87,7 @@ def test_shards_that_are_there_are_not_drawn_again(reference, diverse_model, tmp
 
 
 def test_another_request_leaves_a_folder_alone(diverse_model, tmp_path, monkeypatch):
-    monkeypatch.setattr(generate, "IN_PROCESS", 8)
+    monkeypatch.setattr(drawing, "IN_PROCESS", 8)
     out = tmp_path / "out"
     assert run("--model", diverse_model, "--text", "a red flower", "--output", out) == 0
     before = (out / "00000.png").read_bytes()
@@ -111,8 +113,8 @@ def test_more_workers_than_the_cluster_holds(joined, reference, diverse_model, t
 
 
 def test_a_few_captions_are_drawn_without_a_cluster(diverse_model, tmp_path, monkeypatch):
-    monkeypatch.setattr(generate, "IN_PROCESS", 8)
-    monkeypatch.setattr(streaming, "start_ray", None)
+    monkeypatch.setattr(drawing, "IN_PROCESS", 8)
+    monkeypatch.setattr(actor_pool, "start_ray", None)
     (tmp_path / "captions.txt").write_text("a red flower\n\u00e9\u4e2d a blue one\n")
     out = tmp_path / "out"
     request = ["--model", diverse_model, "--captions", tmp_path / "captions.txt", "--output", out]

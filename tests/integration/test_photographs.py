@@ -5,7 +5,7 @@ import numpy as np
 from PIL import Image
 
 from sdn_ray import generate
-from sdn_ray.job import read_metrics
+from sdn_ray.runs.folder import read_metrics
 from tests.integration.small import train
 
 

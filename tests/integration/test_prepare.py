@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sdn_ray.cluster import start_ray
+from sdn_ray.cluster.resources import start_ray
 from sdn_ray.config import DatasetConfig
-from sdn_ray.data.oxford_flowers import read_oxford_flowers
+from sdn_ray.data.readers.oxford_flowers import read_oxford_flowers
 from sdn_ray.errors import UserError
-from sdn_ray.prepare import prepare_images
+from sdn_ray.preparation.images import prepare_images
 
 
 @pytest.fixture(autouse=True)

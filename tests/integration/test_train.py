@@ -11,7 +11,7 @@ from PIL import Image
 from sdn_ray import generate
 from sdn_ray.config import read_experiment
 from sdn_ray.files import file_hash
-from sdn_ray.job import read_metrics
+from sdn_ray.runs.folder import read_metrics
 from tests.integration.small import (
     checkpoints,
     generator_hash,

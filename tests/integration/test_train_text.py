@@ -7,9 +7,10 @@ import signal
 import pytest
 from mlflow.tracking import MlflowClient
 
-from sdn_ray import evaluate, image_features, train_text
+from sdn_ray import evaluate, train_text
 from sdn_ray.errors import UserError
 from sdn_ray.files import file_hash
+from sdn_ray.preparation import features
 from tests.integration.small import checkpoints, start, wait_for
 
 CONFIG = """
@@ -37,7 +38,7 @@ def test_an_encoder_is_trained_goes_on_after_a_kill_and_is_scored(
 ):
     run, again, log = tmp_path / "run", tmp_path / "again", tmp_path / "log"
     with monkeypatch.context() as patch:  # sixty photographs are few, but actors are for many
-        patch.setattr(image_features, "IN_PROCESS", 0)
+        patch.setattr(features, "IN_PROCESS", 0)
         assert train_text.main(["--config", str(config), "--output", str(run)]) == 0
     history = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [record["epoch"] for record in history] == [1, 2, 3, 4, 5, 6]

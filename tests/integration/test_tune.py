@@ -12,10 +12,8 @@ from PIL import Image
 from sdn_ray import tune
 from sdn_ray.config import read_experiment
 from sdn_ray.errors import UserError
-from sdn_ray.export import TrackedRun
 from sdn_ray.files import file_hash
-from sdn_ray.job import read_metrics
-from sdn_ray.tracking import note_run
+from sdn_ray.runs.folder import TrackedRun, note_run, read_metrics
 from tests.integration.small import start, wait_for
 
 SPACE = """

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from sdn_ray.data.synthetic_drawing import draw_flower
-from sdn_ray.data.synthetic_species import PETAL_COLORS, SPECIES, TEST_CLASSES, Species
+from sdn_ray.data.synthetic.drawing import draw_flower
+from sdn_ray.data.synthetic.species import PETAL_COLORS, SPECIES, TEST_CLASSES, Species
 from sdn_ray.metrics.attributes import (
     AttributeReadings,
     agreement,

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from sdn_ray.errors import UserError
-from sdn_ray.models.fit import _Classifier, fit_teacher
+from sdn_ray.models.fit import FitSettings, _Classifier, fit_teacher
 from sdn_ray.models.plan import Plan
 
 COLOURS = np.array([[200, 60, 60], [60, 200, 60], [60, 60, 200]])
@@ -19,12 +19,10 @@ def coloured(per_class=40, size=8):
     return images, np.array([3, 5, 9])[labels]
 
 
-def fit(seed=0, plan="6,M,8", epochs=4, **options):
+def fit(seed=0, plan="6,M,8", epochs=4, batch_size=12, **options):
     seen = []
-    options = {"batch_size": 12, "learning_rate": 0.02} | options
-    teacher = fit_teacher(
-        *coloured(), Plan.parse(plan), epochs=epochs, seed=seed, on_epoch=seen.append, **options
-    )
+    settings = FitSettings(epochs, batch_size=batch_size, learning_rate=0.02, seed=seed)
+    teacher = fit_teacher(*coloured(), Plan.parse(plan), settings, on_epoch=seen.append, **options)
     return teacher, seen
 
 
@@ -81,10 +79,7 @@ def test_one_class_is_too_few():
             images,
             np.zeros(12, dtype=int),
             Plan.parse("4"),
-            epochs=1,
-            batch_size=2,
-            learning_rate=0.01,
-            seed=0,
+            FitSettings(epochs=1, batch_size=2, learning_rate=0.01),
         )
 
 

@@ -9,9 +9,10 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from sdn_ray.data.oxford_flowers import read_oxford_flowers
+from sdn_ray.data.readers.oxford_flowers import read_oxford_flowers
 from sdn_ray.errors import UserError
 from sdn_ray.models import retrieval
+from sdn_ray.models.fit import FitSettings
 from sdn_ray.models.pixels import IMAGENET_MEAN, IMAGENET_STD, normalise
 from sdn_ray.models.plan import Plan
 from sdn_ray.models.retrieval import (
@@ -40,12 +41,10 @@ def new_teacher(plan="6,M,8"):
     return Teacher(Plan.parse(plan))
 
 
-def tuned(teacher, seed=0, epochs=2, **options):
+def tuned(teacher, seed=0, epochs=2, fc_width=32, batch_size=9, learning_rate=0.003):
     seen = []
-    options = {"fc_width": 32, "batch_size": 9, "learning_rate": 0.003} | options
-    network = fine_tune(
-        teacher, *coloured(), epochs=epochs, seed=seed, on_epoch=seen.append, **options
-    )
+    settings = FitSettings(epochs, batch_size=batch_size, learning_rate=learning_rate, seed=seed)
+    network = fine_tune(teacher, *coloured(), settings, fc_width=fc_width, on_epoch=seen.append)
     return network, seen
 
 
@@ -292,11 +291,8 @@ def test_photographs_of_a_class_are_near_each_other(shared):
         load_teacher(str(shared / "weights" / "vgg19_pruned16x.safetensors")),
         images,
         class_ids,
+        FitSettings(epochs=2, batch_size=12, learning_rate=1e-4),
         fc_width=1024,
-        epochs=2,
-        batch_size=12,
-        learning_rate=1e-4,
-        seed=0,
         on_epoch=seen.append,
     )
     assert seen[-1].held_out_accuracy > 0.5  # chance: a quarter

@@ -11,7 +11,7 @@ import pytest
 from torch7_writer import Function, Instance, Lua, Storage, Tensor, sequence, table, tensor, torch7
 
 from sdn_ray import convert_text
-from sdn_ray.data.layout import read_captions
+from sdn_ray.data.readers.layout import read_captions
 from sdn_ray.errors import UserError
 from sdn_ray.text.char_cnn_rnn import ALPHABET, characters, load_text_encoder
 from sdn_ray.text.released import (

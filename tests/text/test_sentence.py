@@ -10,12 +10,12 @@ from safetensors.torch import save_file
 from torch import nn
 
 from sdn_ray.errors import UserError
-from sdn_ray.export import export_model, load_model
+from sdn_ray.files import path_hash
+from sdn_ray.models.export import export_model, load_model
 from sdn_ray.models.generator import Generator
 from sdn_ray.models.plan import Plan
 from sdn_ray.text.sentence import (
     SentenceEncoder,
-    fingerprint,
     load_sentence_encoder,
     open_sentence_encoder,
 )
@@ -309,16 +309,16 @@ def test_fingerprint_is_of_names_and_bytes(tmp_path):
         for file, content in files.items():
             (tmp_path / name / file).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / name / file).write_bytes(content)
-        return fingerprint(tmp_path / name)
+        return path_hash(tmp_path / name)
 
     first = folder("first", {"a": b"1", "b/c": b"2"})
     # Worked out apart, with hashlib and json alone: it must be the same on every machine.
     assert first == "2d7e29bac0a6384570ea"
     assert folder("second", {"b/c": b"2", "a": b"1"}) == first
     assert len({first, folder("d", {"a": b"1", "c": b"2"}), folder("e", {"a": b"2"})}) == 3
-    assert fingerprint(tmp_path / "first" / "a") == fingerprint(tmp_path / "second" / "a") != first
+    assert path_hash(tmp_path / "first" / "a") == path_hash(tmp_path / "second" / "a") != first
     with pytest.raises(UserError, match="not found"):
-        fingerprint(tmp_path / "none")
+        path_hash(tmp_path / "none")
 
 
 def test_a_model_folder_holds_its_sentence_encoder(minilm, tmp_path):
@@ -333,4 +333,4 @@ def test_a_model_folder_holds_its_sentence_encoder(minilm, tmp_path):
     np.testing.assert_array_equal(model.embed(captions), encoder.encode(captions))
     [drawn] = model.draw(captions)
     assert drawn.shape == (2, 1, 16, 16, 3)
-    assert fingerprint(tmp_path / "model" / "text_encoder") == fingerprint(tmp_path / "encoder")
+    assert path_hash(tmp_path / "model" / "text_encoder") == path_hash(tmp_path / "encoder")

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from sdn_ray.errors import UserError
-from sdn_ray.metrics.retrieval import zero_shot_accuracy
+from sdn_ray.text.scores import zero_shot_accuracy
 from sdn_ray.text.training import (
     CaptionedFeatures,
     SentenceTower,
@@ -162,7 +162,7 @@ def test_a_training_goes_on_from_its_state_bit_for_bit(tmp_path):
     assert rest.epoch == 1
     assert [rest.run_epoch() for _ in range(3)] == losses[1:]
     assert torch.equal(weights(rest.tower.module), weights(whole.tower.module))
-    assert torch.equal(weights(rest.image_side.project), weights(whole.image_side.project))
+    assert torch.equal(weights(rest.image_encoder.project), weights(whole.image_encoder.project))
 
 
 class FrozenColours:

@@ -1,0 +1,1 @@
+"""Ray: starting or joining it, sizing requests, progress, tasks, pools of actors, gauges."""

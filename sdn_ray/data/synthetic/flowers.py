@@ -1,0 +1,169 @@
+"""The embedded data set: drawn flowers with captions, written to disk from a seed, no download.
+
+It is laid out as the real data sets are: images, ten captions an image, and class lists of a
+class-disjoint split. 80 species, 8 of them for testing, one of each petal colour.
+"""
+
+import json
+import shutil
+import uuid
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from sdn_ray.data.rows import CaptionedDataset, CaptionedImage
+from sdn_ray.data.synthetic.captions import draw_captions
+from sdn_ray.data.synthetic.drawing import draw_flower
+from sdn_ray.data.synthetic.species import SPECIES, TEST_CLASSES, TRAIN_CLASSES, Species, class_name
+from sdn_ray.errors import UserError
+
+NAME = "synthetic_flowers"
+SPECIES_FILE = "species.json"
+_SMALLEST, _LARGEST, _STEP = 16, 256, 8
+
+
+def write_synthetic_flowers(
+    root: Path, *, image_size: int = 64, images_per_species: int = 60, seed: int = 0
+) -> None:
+    """Draw the data set into the new folder ``root``, all or nothing.
+
+    It holds ``images/species_NN/image_NNNNN.png``, ``text_c10/species_NN/image_NNNNN.txt`` (ten
+    captions, one a line), ``trainvalclasses.txt``, ``testclasses.txt`` and ``species.json``.
+    The same arguments give the same files; an image does not depend on ``images_per_species``.
+    When ``root`` already holds this very data set, nothing is done. Several processes may write
+    the same ``root`` at once.
+
+    Raises:
+        UserError: ``image_size`` is not a multiple of 8 from 16 to 256, there would be no images,
+            or ``root`` holds something else.
+    """
+    root = Path(root)
+    if not (_SMALLEST <= image_size <= _LARGEST and image_size % _STEP == 0):
+        raise UserError(
+            f"image_size is {image_size}: synthetic_flowers is drawn at a multiple of {_STEP} "
+            f"from {_SMALLEST} to {_LARGEST}"
+        )
+    if images_per_species < 1:
+        raise UserError(f"images_per_species is {images_per_species}: expected at least 1")
+    settings = {
+        "image_size": image_size,
+        "images_per_species": images_per_species,
+        "seed": seed,
+    }
+    if root.exists() and not _is_empty_folder(root):
+        _check_same(root, settings)
+        return
+
+    root.parent.mkdir(parents=True, exist_ok=True)
+    partial = root.with_name(f".{root.name}.{uuid.uuid4().hex}")
+    try:
+        _write(partial, settings)
+        try:
+            partial.rename(root)
+        except OSError:  # another process was first, unless the folder holds something else
+            if not root.exists():
+                raise
+            _check_same(root, settings)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def read_synthetic_flowers(root: Path) -> CaptionedDataset:
+    """The data set that ``write_synthetic_flowers`` wrote to ``root``.
+
+    Raises:
+        UserError: ``root`` does not hold it, or a file of it is missing.
+    """
+    root = Path(root)
+    ids = {class_name(class_id): class_id for class_id in read_species(root)}
+    rows = []
+    for image_path in sorted((root / "images").glob("*/*.png")):
+        name = image_path.parent.name
+        text = _read(root / "text_c10" / name / f"{image_path.stem}.txt")
+        rows.append(CaptionedImage(image_path, ids[name], name, tuple(text.splitlines())))
+    if not rows:
+        raise UserError(f"{root / 'images'}: found no image of synthetic_flowers")
+    return CaptionedDataset(
+        name=NAME,
+        rows=tuple(rows),
+        train_classes=_read_class_list(root / "trainvalclasses.txt", ids),
+        test_classes=_read_class_list(root / "testclasses.txt", ids),
+    )
+
+
+def read_species(root: Path) -> dict[int, Species]:
+    """The attributes of each species, by class id.
+
+    Raises:
+        UserError: ``root`` does not hold the data set.
+    """
+    found = json.loads(_read(Path(root) / SPECIES_FILE))["species"]
+    return {
+        int(class_id): Species(
+            **{key: value for key, value in attributes.items() if key != "class_name"}
+        )
+        for class_id, attributes in found.items()
+    }
+
+
+def _write(root: Path, settings: dict[str, int]) -> None:
+    per_species, seed = settings["images_per_species"], settings["seed"]
+    for class_id, species in SPECIES.items():
+        images = root / "images" / class_name(class_id)
+        texts = root / "text_c10" / class_name(class_id)
+        images.mkdir(parents=True)
+        texts.mkdir(parents=True)
+        for index in range(per_species):
+            rng = np.random.default_rng([seed, class_id, index])
+            stem = f"image_{(class_id - 1) * per_species + index + 1:05d}"
+            captions = draw_captions(species, rng)
+            image = draw_flower(species, rng, settings["image_size"])
+            image.save(images / f"{stem}.png", compress_level=1)
+            _write_text(texts / f"{stem}.txt", captions)
+    _write_text(root / "trainvalclasses.txt", map(class_name, TRAIN_CLASSES))
+    _write_text(root / "testclasses.txt", map(class_name, TEST_CLASSES))
+    species = {
+        class_id: {"class_name": class_name(class_id), **asdict(species)}
+        for class_id, species in SPECIES.items()
+    }
+    content = {"settings": settings, "species": species}
+    (root / SPECIES_FILE).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def _write_text(path: Path, lines: Iterable[str]) -> None:
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+
+def _check_same(root: Path, settings: dict[str, int]) -> None:
+    path = root / SPECIES_FILE
+    if not path.is_file():
+        raise UserError(
+            f"{root}: found something other than synthetic_flowers; expected a new or empty folder"
+        )
+    found = json.loads(_read(path)).get("settings")
+    if found != settings:
+        raise UserError(
+            f"{root}: found synthetic_flowers drawn with {found}, expected {settings}; "
+            "choose another folder or delete this one"
+        )
+
+
+def _is_empty_folder(path: Path) -> bool:
+    return path.is_dir() and not any(path.iterdir())
+
+
+def _read_class_list(path: Path, ids: dict[str, int]) -> tuple[int, ...]:
+    names = _read(path).split()
+    unknown = [name for name in names if name not in ids]
+    if unknown:
+        raise UserError(f"{path}: found class {unknown[0]!r}, which {SPECIES_FILE} does not list")
+    return tuple(ids[name] for name in names)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: not found, expected a file of synthetic_flowers") from error

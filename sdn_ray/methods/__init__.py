@@ -1,0 +1,1 @@
+"""The training loop, plain PyTorch on one worker or many."""

@@ -1,0 +1,1 @@
+"""Images, teacher, features and captions: made once, and cached."""

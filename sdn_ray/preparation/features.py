@@ -1,0 +1,97 @@
+"""Fixed features of many images, made once by Ray Data: what a text encoder is trained against."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sdn_ray.cluster.actor_pool import BatchActor, Row, batched, stream
+from sdn_ray.cluster.progress import OnProgress
+from sdn_ray.cluster.resources import use_device
+from sdn_ray.config import DatasetConfig, ExperimentConfig
+from sdn_ray.data.image_sets import read_real
+from sdn_ray.data.prepared import PreparedImages
+from sdn_ray.data.rows import CaptionedImage
+from sdn_ray.data.splits import ClassSplit
+from sdn_ray.files import file_hash, fingerprint, replacing, spec_hash
+from sdn_ray.models.image_features import TEACHER, ImageFeatures
+from sdn_ray.preparation.images import cache_folder
+
+_AT_ONCE = 256  # images of a batch
+IN_PROCESS = _AT_ONCE  # images that are done before actors would have started
+
+
+def feature_source(
+    config: ExperimentConfig, teacher: Path | None, split: ClassSplit
+) -> dict[str, Any]:
+    """What makes the features of a configuration, as an encoder's folder keeps it."""
+    return {
+        "config": {"dataset": {"name": config.dataset.name}},
+        "split": split.to_dict(),
+        "features": config.text.features,
+        "teacher": str(teacher) if teacher else None,
+        "plan": config.teacher.plan,
+        "image_size": config.dataset.image_size,
+    }
+
+
+def prepare_features(
+    images: PreparedImages, source: dict[str, Any], config: DatasetConfig, on_progress: OnProgress
+) -> Path:
+    """The file of a prepared data set's features, .npy (rows, width) float32, made or kept."""
+    spec = source["features"]
+    maker = file_hash(source["teacher"]) if spec == TEACHER else spec_hash(spec)
+    rows = len(images.dataset.rows)
+    key = fingerprint("features", images.key, rows, spec, maker, source["plan"])
+    path = cache_folder(config) / f"features-{key}.npy"
+    if not path.exists():
+        found = _features(
+            [{"row": row} for row in range(rows)], source, str(images.array_path), on_progress
+        )
+        with replacing(path) as partial:
+            np.save(partial, found)
+    return path
+
+
+def features_of(
+    rows: Sequence[CaptionedImage], source: dict[str, Any], on_progress: OnProgress
+) -> np.ndarray:
+    """The features of image files, (rows, width) float32."""
+    paths = [{"path": str(row.image_path)} for row in rows]
+    return _features(paths, source, None, on_progress)
+
+
+def _features(
+    rows: list[Row], source: dict[str, Any], array: str | None, on_progress: OnProgress
+) -> np.ndarray:
+    batches = list(batched(rows, _AT_ONCE))
+    found: list[np.ndarray] = []
+    settings = {"source": source, "array": array}
+    for features in stream(batches, FeatureActor, settings, in_process=IN_PROCESS):
+        found.append(features)
+        on_progress("image features", sum(map(len, found)), len(rows))
+    return np.concatenate(found)
+
+
+class FeatureActor(BatchActor):
+    """The features of batches of images.
+
+    Args:
+        source: see `feature_source`.
+        array: of prepared images, .npy; without it rows are image files.
+    """
+
+    def __init__(self, source: dict[str, Any], array: str | None) -> None:
+        self._features = ImageFeatures(
+            source["features"], source["teacher"], source["plan"], use_device()
+        )
+        self._array = np.load(array, mmap_mode="r") if array else None
+        self._size = source["image_size"]
+
+    def __call__(self, rows: list[Row]) -> np.ndarray:
+        """(batch, width) float32."""
+        if self._array is not None:
+            return self._features(self._array[[row["row"] for row in rows]])
+        size = self._size
+        return self._features(np.stack([read_real(Path(row["path"]), size, size) for row in rows]))

@@ -1,0 +1,137 @@
+"""Ray Data meets the data sets: every image is decoded and resized once, in parallel."""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import ray
+
+from sdn_ray.cluster.progress import OnProgress, Terminal
+from sdn_ray.config import DatasetConfig
+from sdn_ray.data.decoding import decode_batch
+from sdn_ray.data.prepared import PreparedImages
+from sdn_ray.data.readers.cub import read_cub
+from sdn_ray.data.readers.oxford_flowers import read_oxford_flowers
+from sdn_ray.data.rows import BadItem, CaptionedDataset
+from sdn_ray.data.splits import ClassSplit, split_classes
+from sdn_ray.data.synthetic.flowers import read_synthetic_flowers, write_synthetic_flowers
+from sdn_ray.data.synthetic.species import SPECIES
+from sdn_ray.errors import UserError
+from sdn_ray.files import file_hash, fingerprint, making_folder, write_text
+
+_DECODE_BATCH = 64
+DRAWING_VERSION = 1  # to raise with any change to how the embedded data set is drawn or described
+
+
+def cache_folder(config: DatasetConfig) -> Path:
+    """Where prepared arrays, fitted teachers and text encoders are kept."""
+    return Path(config.cache or "~/.cache/sdn_ray").expanduser().absolute()
+
+
+def read_dataset(config: DatasetConfig) -> CaptionedDataset:
+    """The rows of the configured data set; the embedded one is drawn on its first use.
+
+    Raises:
+        UserError: naming the option or file that is wrong.
+    """
+    if config.name == "synthetic_flowers":
+        if config.root is not None:
+            raise UserError(
+                f"dataset.root: found {config.root}, expected none for synthetic_flowers, which "
+                "is drawn into dataset.cache"
+            )
+        drawn = fingerprint(DRAWING_VERSION, {str(k): asdict(v) for k, v in SPECIES.items()})
+        root = cache_folder(config) / f"synthetic_flowers-{config.image_size}-{drawn}"
+        if not root.is_dir():
+            print(f"drawing the embedded data set into {root}, once")
+        write_synthetic_flowers(root, image_size=config.image_size)
+        return read_synthetic_flowers(root)
+    if config.root is None:
+        raise UserError(
+            f"dataset.root: found nothing, expected the folder of {config.name} as it unpacks"
+        )
+    read = {"oxford_flowers": read_oxford_flowers, "cub": read_cub}[config.name]
+    return read(Path(config.root), skip_bad=config.skip_bad)
+
+
+def dataset_split(dataset: CaptionedDataset, config: DatasetConfig) -> ClassSplit:
+    """The zero-shot split of a configuration: the data set's own class lists, or a drawn one."""
+    return split_classes(
+        dataset,
+        validation_classes=config.validation_classes,
+        test_classes=config.test_classes,
+        seed=config.split_seed,
+    )
+
+
+def prepare_images(
+    dataset: CaptionedDataset, config: DatasetConfig, on_progress: OnProgress
+) -> PreparedImages:
+    """Decode every image to RGB and resize it whole to ``image_size``, in parallel, once.
+
+    Raises:
+        UserError: when an image does not decode, unless ``dataset.skip_bad`` leaves it out.
+    """
+    paths = [row.image_path for row in dataset.rows]
+    with ThreadPoolExecutor(16) as pool:
+        hashes = list(pool.map(file_hash, paths))
+    key = fingerprint("images", config.image_size, hashes)
+    folder = cache_folder(config) / f"images-{key}"
+    if not folder.is_dir():
+        with making_folder(folder) as partial:
+            bad = _decode_all(paths, config.image_size, partial / "images.npy", on_progress)
+            write_text(partial / "bad.json", json.dumps(bad))
+    bad = {int(k): v for k, v in json.loads((folder / "bad.json").read_text()).items()}
+    if bad and not config.skip_bad:
+        first = min(bad)
+        raise UserError(
+            f"{paths[first]}: {bad[first]}; expected an image that decodes"
+            + (f" (and {len(bad) - 1} more such files)" if len(bad) > 1 else "")
+            + ". Use --dataset.skip_bad true to leave bad items out"
+        )
+    kept = replace(
+        dataset,
+        rows=tuple(row for i, row in enumerate(dataset.rows) if i not in bad),
+        bad_items=(*dataset.bad_items, *(BadItem(paths[i], why) for i, why in bad.items())),
+    )
+    return PreparedImages(key, kept, folder / "images.npy")
+
+
+def show_left_out(dataset: CaptionedDataset, terminal: Terminal) -> None:
+    """Say what `dataset.skip_bad` has left out."""
+    for item in dataset.bad_items:
+        terminal.line(f"left out {item.path}: {item.reason}")
+
+
+def _decode_all(
+    paths: list[Path], image_size: int, target: Path, on_progress: OnProgress
+) -> dict[int, str]:
+    """Write the decoded images to ``target``; return the reason for each that does not decode."""
+    rows = ray.data.from_items(
+        [{"row": row, "path": str(path)} for row, path in enumerate(paths)],
+        override_num_blocks=max(1, len(paths) // 512),
+    )
+    decoded = rows.map_batches(
+        decode_batch, batch_size=_DECODE_BATCH, fn_kwargs={"image_size": image_size}
+    )
+    shape = (len(paths), image_size, image_size, 3)
+    array = np.lib.format.open_memmap(target, mode="w+", dtype=np.uint8, shape=shape)
+    bad: dict[int, str] = {}
+    done = 0
+    for batch in decoded.iter_batches(batch_size=None, batch_format="numpy"):
+        array[batch["row"]] = batch["image"]
+        bad |= {
+            int(row): str(error)
+            for row, error in zip(batch["row"], batch["error"], strict=True)
+            if error
+        }
+        done += len(batch["row"])
+        on_progress("decoding images", done, len(paths))
+    array.flush()
+    if bad:
+        del array
+        good = np.delete(np.load(target, mmap_mode="r"), sorted(bad), axis=0)
+        np.save(target, good)
+    return bad

@@ -1,0 +1,98 @@
+"""The teacher's weights: given, downloaded, or fitted once and cached."""
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from sdn_ray.cluster.progress import Terminal
+from sdn_ray.cluster.resources import use_device
+from sdn_ray.cluster.tasks import Runner
+from sdn_ray.config import ExperimentConfig
+from sdn_ray.data.prepared import PreparedImages
+from sdn_ray.data.splits import ClassSplit
+from sdn_ray.files import fingerprint
+from sdn_ray.models.fit import FitEpoch, FitSettings, fit_teacher
+from sdn_ray.models.plan import Plan
+from sdn_ray.models.teacher import load_teacher
+from sdn_ray.preparation.images import cache_folder
+
+
+def prepare_teacher(
+    config: ExperimentConfig,
+    images: PreparedImages,
+    split: ClassSplit,
+    runner: Runner,
+    terminal: Terminal,
+) -> Path:
+    """The file of the teacher's weights: given, downloaded, or fitted once and cached.
+
+    Raises:
+        UserError: when the weights cannot be had.
+    """
+    teacher, cache = config.teacher, cache_folder(config.dataset)
+    if teacher.weights == "imagenet":
+        path = cache / f"teacher-imagenet-{teacher.plan}.safetensors"
+        if not path.exists():
+            load_teacher("imagenet", teacher.plan).save(path)
+        return path
+    if teacher.weights != "fit":
+        return Path(teacher.weights)
+    key = fingerprint(
+        "fit", images.key, split.train, str(Plan.parse(teacher.plan)), asdict(teacher.fit),
+        config.seed, [row.class_id for row in images.dataset.rows],
+    )  # fmt: skip
+    path = cache / f"teacher-fit-{key}.safetensors"
+    if path.exists():
+        terminal.line(f"teacher: fitted before, taken from {path}")
+        return path
+    terminal.line(f"teacher: fitting {teacher.plan} as a classifier of the training classes")
+    members = images.members(split.train)
+    runner(_fit_teacher, config, images, members, path, terminal)
+    return path
+
+
+def _fit_teacher(
+    config: ExperimentConfig,
+    images: PreparedImages,
+    members: np.ndarray,
+    path: Path,
+    terminal: Terminal,
+) -> None:
+    settings = config.teacher.fit
+    class_ids = np.array([images.dataset.rows[i].class_id for i in members])
+
+    teacher = fit_teacher(
+        np.asarray(images.images()[members]),
+        class_ids,
+        Plan.parse(config.teacher.plan),
+        FitSettings(settings.epochs, settings.batch_size, settings.learning_rate, config.seed),
+        device=use_device(),
+        on_epoch=fit_progress(terminal, "fitting the teacher", "teacher", len(set(class_ids))),
+    )
+    teacher.save(path)
+
+
+def fit_progress(
+    terminal: Terminal, doing: str, what: str, classes: int
+) -> Callable[[FitEpoch], None]:
+    """Shows the epochs of a classifier's training.
+
+    Args:
+        terminal: where.
+        doing: what is going on, for the bar.
+        what: is trained, for the line at its end.
+        classes: that it tells apart.
+    """
+
+    def on_epoch(epoch: FitEpoch) -> None:
+        detail = f"loss {epoch.loss:.3f}  held-out accuracy {epoch.held_out_accuracy:.1%}"
+        terminal.progress(doing, epoch.epoch, epoch.epochs, detail)
+        if epoch.epoch == epoch.epochs:
+            terminal.line(
+                f"{what}: {epoch.held_out_accuracy:.1%} of held-out images named right among "
+                f"{classes} classes"
+            )
+
+    return on_epoch

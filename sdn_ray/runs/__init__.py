@@ -1,0 +1,1 @@
+"""A run's folder and life: arguments, checks, MLflow, second copy, terminal."""

@@ -1,0 +1,148 @@
+"""What every command shares: its arguments, errors in words, exit codes."""
+
+import sys
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import ArgumentParser, Namespace
+
+from sdn_ray.config import (
+    DEFAULT_CONFIG,
+    SHIPPED,
+    ExperimentConfig,
+    absolute,
+    experiment_from,
+    experiment_parser,
+    parse,
+    read_experiment,
+    with_absolute_paths,
+)
+from sdn_ray.errors import Interrupted, UserError
+from sdn_ray.runs.storage import RunStorage, stored_run
+
+USER_ERROR, INTERRUPTED = 2, 130
+
+
+def check_at_least(options: Any, **least: int) -> None:
+    """Refuse options below their least value; those that were not given are left alone.
+
+    Raises:
+        UserError: for the first.
+    """
+    for name, minimum in least.items():
+        if options.get(name) is not None and options[name] < minimum:
+            raise UserError(f"--{name}: found {options[name]}, expected at least {minimum}")
+
+
+def new_folder(output: str) -> Path:
+    """The folder of --output, for something new.
+
+    Raises:
+        UserError: when something is there.
+    """
+    folder = Path(absolute(output, "--output"))
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(
+            f"--output: {folder} already holds files; expected a new or empty folder. "
+            f"To go on with what is there, use --resume {folder}"
+        )
+    return folder
+
+
+def refuse_others(names: Sequence[str], *allowed: str) -> None:
+    """Refuse options beside --resume, which would contradict what it goes on with.
+
+    Raises:
+        UserError: naming them.
+    """
+    others = [name for name in names if name.startswith("--") and name not in allowed]
+    if others:
+        raise UserError(
+            f"--resume: found {', '.join(others)} beside it; expected no other option, since the "
+            "folder's own files say everything"
+        )
+
+
+def run_command(main: Callable[[Sequence[str]], int], arguments: Sequence[str] | None) -> int:
+    """Run a command; what the user got wrong is one line on stderr, not a traceback."""
+    try:
+        return main(sys.argv[1:] if arguments is None else arguments)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return USER_ERROR
+    except (Interrupted, KeyboardInterrupt):
+        return INTERRUPTED
+
+
+def parse_with_default_config(
+    parser: ArgumentParser, arguments: Sequence[str]
+) -> tuple[Namespace, list[str]]:
+    """The options of a new experiment, by default the quickstart's, or of one that goes on.
+
+    Returns:
+        The parsed options, and the names of those that were given.
+    """
+    names = [argument.partition("=")[0] for argument in arguments]
+    if not {"--config", "--resume"} & set(names):
+        arguments = ["--config", str(DEFAULT_CONFIG), *arguments]
+    return parse(parser, arguments), names
+
+
+def shipped_file(path: str) -> Path:
+    """A file that the user names, or the one of that name that comes with the package.
+
+    So ``search_spaces/quickstart.yaml`` is found wherever the command is run.
+    """
+    given = Path(path).expanduser()
+    shipped = SHIPPED / path
+    return (shipped if shipped.is_file() and not given.exists() else given).absolute()
+
+
+def default_output(command: str) -> str:
+    """The folder of what a command makes, where --output does not say."""
+    return str(Path("runs") / f"{command}-{datetime.now():%Y%m%d-%H%M%S}")
+
+
+def read_run_arguments(
+    prog: str, description: str, arguments: Sequence[str]
+) -> tuple[ExperimentConfig, Path, bool]:
+    """The experiment, its run folder, and whether its storage may know a run of this name.
+
+    Raises:
+        UserError: an option is wrong, --output is taken, or --resume names no run.
+    """
+    command = prog.rpartition(".")[2]
+    parser = experiment_parser(prog, description)
+    output = f"New run folder. Default: runs/{command}-<time>."
+    parser.add_argument("--output", type=str, help=output)
+    parser.add_argument("--resume", type=str, help="Run folder to go on with, or its URI.")
+    options, names = parse_with_default_config(parser, arguments)
+    if options.resume is None:
+        run = new_folder(options.output or default_output(command))
+        return with_absolute_paths(experiment_from(options)), run, False
+    if "://" in options.resume:
+        refuse_others(names, "--resume", "--output")
+        run = _fetched(options.resume, options.output)
+        known = run.name == stored_run(options.resume)[1]
+    else:
+        refuse_others(names, "--resume")
+        run, known = Path(absolute(options.resume, "--resume")), True
+    if not (run / "config.yaml").exists():
+        raise UserError(f"--resume: {run} has no config.yaml; expected the folder of a run")
+    return read_experiment(run / "config.yaml"), run, known
+
+
+def _fetched(uri: str, output: str | None) -> Path:
+    """A run folder brought back from its storage."""
+    store, name = stored_run(uri)
+    run = new_folder(output or str(Path("runs") / name))
+    print(f"fetching {uri} into {run}")
+    try:
+        found = RunStorage(store, name).pull(run)
+    except OSError as error:
+        raise UserError(f"--resume: {uri} cannot be read ({error}); expected a run") from error
+    if not found:
+        raise UserError(f"--resume: {uri} holds no run; expected --storage's URI and its name")
+    return run

@@ -1,0 +1,83 @@
+"""A run folder: its metrics, what it was begun with, and which MLflow run is its own."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from sdn_ray.errors import UserError
+from sdn_ray.files import write_text
+
+_NOTE = "mlflow.json"
+
+
+@dataclass(frozen=True)
+class TrackedRun:
+    """Which MLflow run records a training; small enough to send to any worker."""
+
+    uri: str
+    experiment_id: str
+    run_id: str
+
+
+def tracked_run(origin: dict[str, Any]) -> TrackedRun | None:
+    """The MLflow run that the origin of a model, or of a folder of its images, names."""
+    tracked = origin.get("tracked")
+    return TrackedRun(**tracked) if tracked else None
+
+
+def read_metrics(run: Path) -> list[dict[str, Any]]:
+    """The epochs recorded in a run folder, leaving out a line that a kill cut short."""
+    path = run / "metrics.jsonl"
+    if not path.exists():
+        return []
+    records = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return records
+
+
+def record_epoch(run: Path, metrics: dict[str, Any]) -> None:
+    """Add an epoch's metrics to the record of a run folder."""
+    with (run / "metrics.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps(metrics) + "\n")
+
+
+def forget_epochs_after(run: Path, epochs: int) -> None:
+    """Drop the records of epochs that the checkpoint has not seen: they come again."""
+    kept = [record for record in read_metrics(run) if record["epoch"] <= epochs]
+    lines = "".join(json.dumps(record) + "\n" for record in kept)
+    write_text(run / "metrics.jsonl", lines)
+
+
+def check_same(identity: dict[str, Any], before: dict[str, Any], path: Path) -> None:
+    """Refuse to go on with what would be another training.
+
+    Args:
+        identity: what a training depends on, by name.
+        before: the same when the checkpoint was written.
+        path: of the checkpoint.
+
+    Raises:
+        UserError: naming what differs.
+    """
+    for name, now in identity.items():
+        if before[name] != now:
+            raise UserError(
+                f"--resume: {name}: found {now}, but {path} was written with {before[name]}; "
+                "expected the same data, cache and settings as when the run began"
+            )
+
+
+def noted_run(folder: Path) -> TrackedRun | None:
+    """The MLflow run of a run, study or trial folder, if it has begun one."""
+    path = folder / _NOTE
+    return TrackedRun(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
+
+
+def note_run(folder: Path, run: TrackedRun) -> None:
+    """Keep in a folder which MLflow run is its own."""
+    write_text(folder / _NOTE, json.dumps(asdict(run)))

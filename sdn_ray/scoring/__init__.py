@@ -1,0 +1,1 @@
+"""Sets of captions and images streamed through Ray Data: drawn, scored, shown."""

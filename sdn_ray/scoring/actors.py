@@ -1,0 +1,108 @@
+"""What actors do with the images of sets: read or draw, check, score. Imports no MLflow."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from sdn_ray.cluster.actor_pool import BatchActor, Row
+from sdn_ray.cluster.resources import use_device
+from sdn_ray.data.image_sets import ImageReader, SetImage, read_real
+from sdn_ray.metrics.color_agreement import ColorClassifier
+from sdn_ray.metrics.scoring import BatchScorer, BatchScores, RealImage
+from sdn_ray.models.classifiers import load_classifier
+from sdn_ray.models.export import Model, load_model
+
+
+def image_row(place: int, image: SetImage) -> Row:
+    """An image as a row of a stream; ``place`` is that of its set."""
+    return {
+        "set": place,
+        "index": image.index,
+        "path": str(image.path),
+        "row": image.row,
+        "caption": image.caption,
+        "sample": image.sample,
+    }
+
+
+def _set_image(row: Row) -> SetImage:
+    return SetImage(Path(row["path"]), row["index"], row["row"])
+
+
+def draw_rows(model: Model, rows: Sequence[Row]) -> Iterator[np.ndarray]:
+    """The image of each row, (height, width, 3) uint8; the samples of a caption stand together."""
+    captions = {row["index"]: row["caption"] for row in rows}
+    drawn = (samples for batch in model.draw(list(captions.values())) for samples in batch)
+    index = None
+    for row in rows:
+        if row["index"] != index:
+            index, samples = row["index"], next(drawn)
+        yield samples[row["sample"]]
+
+
+class SetReader:
+    """The images of batches of rows: read from their folder, or drawn by their model.
+
+    Args:
+        models: for each set the folder of its model, or None.
+    """
+
+    def __init__(self, models: Sequence[str | None]) -> None:
+        self._read = ImageReader()
+        self._models = [
+            load_model(Path(folder)).to(use_device()) if folder else None for folder in models
+        ]
+
+    def __call__(self, rows: list[Row]) -> list[np.ndarray]:
+        """The images of rows of one set, (height, width, 3) uint8 each.
+
+        Raises:
+            UserError: when one cannot be read.
+        """
+        model = self._models[rows[0]["set"]]
+        if model is not None:
+            return list(draw_rows(model, rows))
+        return [self._read(_set_image(row)) for row in rows]
+
+
+class ScoringActor(BatchActor):
+    """Reads or draws batches of images, and scores them.
+
+    Args:
+        sizes: images of each set.
+        models: for each set the folder of the model that draws it, or None.
+        classifier: NAME or NAME:FILE; None leaves out all scores that need one.
+        splits: of the classifier score.
+        seed: of its shuffle.
+        colors: names the colours of images; None leaves them out.
+    """
+
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        models: Sequence[str | None],
+        classifier: str | None,
+        splits: int,
+        seed: int,
+        colors: ColorClassifier | None = None,
+    ) -> None:
+        loaded = load_classifier(classifier, use_device()) if classifier else None
+        self._scorers = [BatchScorer(loaded, size, splits, seed, colors) for size in sizes]
+        self._read = SetReader(models)
+
+    def __call__(self, rows: list[Row]) -> tuple[int, BatchScores]:
+        """The place of a batch's set, and what the batch adds to its scores."""
+        images = self._read(rows)
+        real = [
+            RealImage(
+                read_real(Path(row["real"]), *images[place].shape[:2]),
+                place,
+                np.array(row["drawn_from_it"]),
+                row["pair_caption"],
+            )
+            for place, row in enumerate(rows)
+            if row["real"] is not None
+        ]
+        indices = np.array([row["index"] for row in rows])
+        return rows[0]["set"], self._scorers[rows[0]["set"]](indices, images, real)

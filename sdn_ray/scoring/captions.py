@@ -1,0 +1,92 @@
+"""What is asked of a model: captions, of a user or of a data set, as the images they will be."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sdn_ray.config import absolute
+from sdn_ray.data.references import part_rows, read_reference, source_name
+from sdn_ray.data.rows import CaptionedDataset, CaptionedImage
+from sdn_ray.data.splits import ClassSplit
+from sdn_ray.errors import UserError
+
+BATCH = 128  # captions that an actor takes at once
+FILES_AT_ONCE = 512  # files that an actor decodes at once
+
+
+@dataclass(frozen=True)
+class Request:
+    """One caption to draw."""
+
+    caption: str
+    class_id: int | None = None
+    source: str | None = None  # the real image whose caption it is
+
+
+def file_requests(file: str) -> list[Request]:
+    """The captions of a text file, one a line.
+
+    Raises:
+        UserError: when it cannot be read or has an empty line.
+    """
+    try:
+        text = Path(file).read_text(encoding="utf-8").rstrip("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"--captions: {file} cannot be read ({error}); expected a UTF-8 text file with one "
+            "caption a line"
+        ) from error
+    # Not `splitlines`, for which some characters of a caption would end the line.
+    lines = text.split("\n") if text else []
+    empty = [number for number, line in enumerate(lines, 1) if not line.strip()]
+    if empty or not lines:
+        where = f"an empty line {empty[0]}" if empty else "no line"
+        raise UserError(f"--captions: {file} has {where}, expected a caption on every line")
+    return [Request(line.strip()) for line in lines]
+
+
+def row_requests(rows: Iterable[CaptionedImage], captions_per_image: int | None) -> list[Request]:
+    """The captions of real images, those of an image together and its first one first."""
+    return [
+        Request(caption, row.class_id, source_name(row))
+        for row in rows
+        for caption in row.captions[:captions_per_image]
+    ]
+
+
+def reference_rows(
+    root: str, part: str, origins: Mapping[str, Mapping[str, Any]], *, skip_bad: bool = False
+) -> tuple[CaptionedDataset, tuple[CaptionedImage, ...]]:
+    """A data set and the rows of one part of it.
+
+    Args:
+        root: folder of the data set.
+        part: train, validation or test.
+        origins: what is known of the models in question, by name. The split of those that were
+            trained on this data set counts before its own lists.
+        skip_bad: leave out items whose files are missing.
+
+    Raises:
+        UserError: when the data set, or that part, cannot be had, or two models were trained on
+            different splits of it.
+    """
+    dataset = read_reference(Path(absolute(root, "--reference")), skip_bad=skip_bad)
+    splits = {
+        name: ClassSplit.from_dict(origin["split"])
+        for name, origin in origins.items()
+        if origin.get("split") and _trained_on(origin) == dataset.name
+    }
+    names = list(splits)
+    for name in names[1:]:
+        if getattr(splits[name], part, None) != getattr(splits[names[0]], part, None):
+            raise UserError(
+                f"--images: {names[0]} and {name} were trained with different {part} classes of "
+                f"{dataset.name}; expected sets that can be scored on the same ones. Score each "
+                "by itself"
+            )
+    return dataset, part_rows(dataset, part, splits[names[0]] if names else None)
+
+
+def _trained_on(origin: Mapping[str, Any]) -> str | None:
+    return origin.get("config", {}).get("dataset", {}).get("name")

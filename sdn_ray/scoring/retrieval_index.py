@@ -1,0 +1,148 @@
+"""The index of section 4.6: fc7 features of all training images, made once by Ray Data."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from sdn_ray.cluster.actor_pool import BatchActor, Row, batched, stream
+from sdn_ray.cluster.progress import Terminal, Watcher
+from sdn_ray.cluster.resources import start_ray, use_device, worker_resources
+from sdn_ray.cluster.tasks import ray_runner
+from sdn_ray.config import DatasetConfig, TrainingConfig
+from sdn_ray.data.prepared import PreparedImages
+from sdn_ray.data.rows import CaptionedImage
+from sdn_ray.files import file_hash, fingerprint, replacing
+from sdn_ray.models.fit import FitSettings
+from sdn_ray.models.retrieval import (
+    RetrievalNetwork,
+    fc7_features,
+    fine_tune,
+    load_retrieval_network,
+)
+from sdn_ray.models.teacher import Teacher, load_teacher
+from sdn_ray.preparation.images import cache_folder, prepare_images
+from sdn_ray.preparation.teacher import fit_progress
+from sdn_ray.runs.terminal import Display
+from sdn_ray.scoring.captions import reference_rows
+
+_SEED = 0
+_BATCH_SIZE = 32
+_INDEXED_AT_ONCE = 256
+
+
+@dataclass(frozen=True)
+class RetrievalIndex:
+    """Training images by their features."""
+
+    network: RetrievalNetwork
+    features: np.ndarray  # (rows, fc_width) float32
+    rows: tuple[CaptionedImage, ...]
+
+    def resized(self, image: np.ndarray) -> np.ndarray:
+        """An image, (height, width, 3) uint8, at the size that the network takes."""
+        size = self.network.image_size
+        if image.shape[:2] == (size, size):
+            return image
+        return np.array(Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC))
+
+
+def retrieval_index(
+    options: Any, image_size: int, origins: dict[str, dict[str, Any]], display: Display
+) -> RetrievalIndex:
+    """The fine-tuned network and its index, from the cache where they were made before.
+
+    Args:
+        options: of the command: ``reference``, ``teacher``, ``plan``, ``fc_width``, ``epochs``,
+            ``learning_rate``, ``cache``.
+        image_size: of the generated images; all are resized to the largest size up to it that the
+            teacher's pools can halve.
+        origins: of the models whose training classes count, see `reference_rows`.
+        display: shows progress.
+
+    Raises:
+        UserError: when the teacher or an image cannot be read, or they do not fit together.
+    """
+    teacher = load_teacher(options.teacher, options.plan)
+    step = 1 << teacher.plan.pools
+    image_size = max(step, image_size // step * step)
+    dataset, rows = reference_rows(options.reference, "train", origins)
+    config = DatasetConfig(
+        name=dataset.name, root=options.reference, image_size=image_size, cache=options.cache
+    )
+    start_ray()
+    images = prepare_images(dataset, config, display.progress)
+    class_ids = tuple(sorted({row.class_id for row in rows}))
+    settings = FitSettings(options.epochs, _BATCH_SIZE, options.learning_rate, _SEED)
+    # In this order since the first release: what was fitted before is found again.
+    known = [options.fc_width, options.epochs, options.learning_rate, _SEED, _BATCH_SIZE]
+    weights = "imagenet" if options.teacher == "imagenet" else file_hash(options.teacher)
+    key = fingerprint("retrieval", images.key, class_ids, str(teacher.plan), weights, known)
+    cache = cache_folder(config)
+    path, features = cache / f"retrieval-{key}.safetensors", cache / f"retrieval-{key}.npy"
+    if not path.exists():
+        watch = Watcher(display)
+        run = ray_runner(worker_resources(TrainingConfig()))
+        work = (teacher, images, class_ids, settings, options.fc_width, path, watch.remote)
+        watch(lambda: run(_fine_tune, *work), checkpoints=False)
+    if not features.exists():
+        found = _index(images, images.members(class_ids), path, display)
+        with replacing(features) as partial:
+            np.save(partial, found)
+    return RetrievalIndex(load_retrieval_network(path), np.load(features, mmap_mode="r"), rows)
+
+
+def _fine_tune(
+    teacher: Teacher,
+    images: PreparedImages,
+    class_ids: tuple[int, ...],
+    settings: FitSettings,
+    fc_width: int,
+    path: Path,
+    terminal: Terminal,
+) -> None:
+    members = images.members(class_ids)
+    network = fine_tune(
+        teacher,
+        np.asarray(images.images()[members]),
+        np.array([images.dataset.rows[i].class_id for i in members]),
+        settings,
+        fc_width=fc_width,
+        device=use_device(),
+        on_epoch=fit_progress(terminal, "fine-tuning the VGG", "fine-tuned VGG", len(class_ids)),
+    )
+    network.save(path)
+
+
+def _index(
+    images: PreparedImages, members: np.ndarray, path: Path, terminal: Terminal
+) -> np.ndarray:
+    """fc7 of some of the prepared images, in their order: (members, fc_width) float32."""
+    batches = list(batched([{"row": int(row)} for row in members], _INDEXED_AT_ONCE))
+    arguments = {"network": str(path), "array": str(images.array_path)}
+    found: list[np.ndarray] = []
+    for features in stream(batches, IndexActor, arguments):
+        found.append(features)
+        terminal.progress("indexing training images", len(found), len(batches))
+    return np.concatenate(found)
+
+
+class IndexActor(BatchActor):
+    """The features of batches of prepared images.
+
+    Args:
+        network: file of a `RetrievalNetwork`.
+        array: of the images, .npy, at the network's size.
+    """
+
+    def __init__(self, network: str, array: str) -> None:
+        self._network = load_retrieval_network(network)
+        self._images = np.load(array, mmap_mode="r")
+        self._device = use_device()
+
+    def __call__(self, rows: list[Row]) -> np.ndarray:
+        """(batch, fc_width) float32."""
+        images = self._images[[row["row"] for row in rows]]
+        return fc7_features(self._network, images, device=self._device)

@@ -1,0 +1,140 @@
+"""What a study is: its experiment, space and settings, checked, and kept for --resume."""
+
+import json
+import shutil
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from sdn_ray.config import ExperimentConfig, read_experiment, to_yaml
+from sdn_ray.data.rows import CaptionedDataset
+from sdn_ray.data.splits import ClassSplit
+from sdn_ray.errors import UserError
+from sdn_ray.files import write_text
+from sdn_ray.metrics.classifier_score import score_name
+from sdn_ray.metrics.evaluation import PERCEPTUAL
+from sdn_ray.preparation.images import dataset_split
+from sdn_ray.search.space import SCHEME, SearchSpace, read_search_space
+from sdn_ray.training.checks import check_experiment
+
+CLASSIFIER_SCORE = "classifier_score"
+OBJECTIVES = (CLASSIFIER_SCORE, PERCEPTUAL)
+
+
+@dataclass(frozen=True)
+class StudySettings:
+    """What a search is told beside the experiment and the space."""
+
+    trials: int = 20  # in all; a grid has its own number
+    objective: str | None = None  # of `OBJECTIVES`; None: the classifier score where there is one
+    concurrent: int = 1  # trials at a time
+    gpus_per_worker: float | None = None  # None: 1 where there are enough
+    study_storage: str = ""  # Optuna URL
+    sampler: str = "tpe"
+    prune: bool = True
+    score_test: bool = False  # of a grid: score every trial on the test classes
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What trials are compared by."""
+
+    name: str  # of the metric
+    maximise: bool
+
+
+@dataclass(frozen=True)
+class StudyPlan:
+    """What a study is: its folder holds it all, for `--resume`."""
+
+    folder: Path
+    config: ExperimentConfig
+    space: SearchSpace
+    settings: StudySettings
+
+    @property
+    def trials(self) -> int:
+        """How many trials there are in all."""
+        return len(self.space.grid()) if self.space.is_grid else self.settings.trials
+
+    @property
+    def prunes(self) -> bool:
+        """Whether trials may end early."""
+        return self.settings.prune and not self.space.is_grid
+
+    @property
+    def objective(self) -> Objective:
+        """What trials are compared by; never the training loss, whose weights may be searched.
+
+        Raises:
+            UserError: there is no such objective, or it needs a classifier.
+        """
+        classifier = self.config.evaluation.classifier
+        wanted = self.settings.objective or (CLASSIFIER_SCORE if classifier else PERCEPTUAL)
+        if wanted not in OBJECTIVES:
+            raise UserError(f"--objective: found {wanted}, expected {' or '.join(OBJECTIVES)}")
+        if wanted == PERCEPTUAL:
+            return Objective(f"validation/{PERCEPTUAL}", maximise=False)
+        if not classifier:
+            raise UserError(
+                f"--objective: {CLASSIFIER_SCORE} needs evaluation.classifier, such as "
+                "squeezenet1_1:WEIGHTS; found none"
+            )
+        return Objective(f"validation/{score_name(classifier.partition(':')[0])}", maximise=True)
+
+    def check(self) -> None:
+        """Refuse what cannot be meant, before anything expensive starts.
+
+        Raises:
+            UserError: for the first thing that is wrong.
+        """
+        space, objective = self.space, self.objective
+        space.check(self.config)
+        for values in space.grid() if space.is_grid else space.probes():
+            check_experiment(space.apply(self.config, values))
+        if self.settings.prune and space.varies(SCHEME) and not space.is_grid:
+            raise UserError(
+                f"--prune: {space.path} varies {SCHEME}, whose last stages are not alike; expected "
+                "--prune false"
+            )
+        if space.varies("teacher.") and not objective.maximise:
+            raise UserError(
+                f"--objective: {PERCEPTUAL} is measured by the teacher, which {space.path} varies; "
+                f"expected {CLASSIFIER_SCORE}"
+            )
+
+    def split(self, dataset: CaptionedDataset) -> ClassSplit:
+        """The classes that the trials see: in a search those for testing are not among them.
+
+        Raises:
+            UserError: there are no validation classes to choose by.
+        """
+        split = dataset_split(dataset, self.config.dataset)
+        if not split.validation:
+            raise UserError(
+                "dataset.validation_classes: found 0; a search chooses on validation classes, "
+                "expected some"
+            )
+        return split if self.settings.score_test else replace(split, test=())
+
+    def write(self) -> None:
+        """Keep the plan in the study's folder."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(self.space.path, self.folder / "space.yaml")
+        write_text(self.folder / "study.json", json.dumps(asdict(self.settings), indent=1))
+        write_text(self.folder / "config.yaml", to_yaml(self.config))  # last: now it can go on
+
+
+def read_plan(folder: Path) -> StudyPlan:
+    """The plan of a study that goes on.
+
+    Raises:
+        UserError: the folder is not one of a study.
+    """
+    if not (folder / "config.yaml").exists():
+        raise UserError(f"--resume: {folder} has no config.yaml; expected the folder of a study")
+    return StudyPlan(
+        folder,
+        read_experiment(folder / "config.yaml"),
+        read_search_space(folder / "space.yaml"),
+        StudySettings(**json.loads((folder / "study.json").read_text(encoding="utf-8"))),
+    )

@@ -1,0 +1,85 @@
+"""What a study opens before its first trial, and prepares for all of them."""
+
+from dataclasses import asdict, dataclass, replace
+
+from sdn_ray.cluster.progress import Watcher
+from sdn_ray.cluster.resources import start_ray, worker_resources
+from sdn_ray.cluster.tasks import ray_runner
+from sdn_ray.data.rows import CaptionedDataset
+from sdn_ray.data.splits import ClassSplit
+from sdn_ray.preparation.images import prepare_images, read_dataset, show_left_out
+from sdn_ray.runs.folder import TrackedRun, note_run
+from sdn_ray.runs.lifecycle import open_tracking
+from sdn_ray.runs.storage import RunStorage
+from sdn_ray.runs.terminal import Display
+from sdn_ray.runs.tracking import Recorder, flatten, open_experiment, start_run
+from sdn_ray.search.plan import StudyPlan
+from sdn_ray.search.study import check_study
+from sdn_ray.search.trial import StudyJob
+from sdn_ray.training.checks import check_sizes
+from sdn_ray.training.job import prepare_job
+
+
+@dataclass(frozen=True)
+class StudySession:
+    """A study that can begin: its data set, MLflow run and share of the cluster."""
+
+    plan: StudyPlan
+    dataset: CaptionedDataset
+    split: ClassSplit
+    resources: dict[str, float]  # of each of a trial's workers
+    tracked: TrackedRun
+
+    def prepare(self, display: Display) -> StudyJob:
+        """What all trials share: pixels, teacher and captions' embeddings, made once."""
+        config, split = self.plan.config, self.split
+        images = prepare_images(self.dataset, config.dataset, display.progress)
+        show_left_out(images.dataset, display)
+        counts = [len(images.dataset.rows_of(part)) for part in (split.train, split.test)]
+        scored = replace(config.evaluation, score_test=bool(split.test))
+        check_sizes(replace(config, evaluation=scored), *counts)
+        watch = Watcher(display)
+        runner = ray_runner(self.resources)
+        job = watch(
+            lambda: prepare_job(config, images, split, runner, watch.remote), checkpoints=False
+        )
+        watch.close()
+        return StudyJob(self.plan, job, self.tracked, self.resources)
+
+
+def open_study_session(plan: StudyPlan, *, resumed: bool) -> StudySession:
+    """Check and open what a study needs; what can be wrong comes before Ray starts.
+
+    Raises:
+        UserError: a store, the data set, the storage or the cluster cannot be had.
+    """
+    config, settings, folder = plan.config, plan.settings, plan.folder
+    tracking = open_tracking(config, folder)
+    if isinstance(tracking, TrackedRun):  # every new trial begins a run in that store
+        open_experiment(replace(config.tracking, uri=tracking.uri))
+    dataset = read_dataset(config.dataset)
+    split = plan.split(dataset)
+    begun = (folder / "trials").is_dir()
+    check_study(folder.name, settings.study_storage, new=not resumed, begun=begun)
+    if config.storage:
+        RunStorage(config.storage, folder.name).check(folder, new=not resumed)
+    start_ray()
+    resources = worker_resources(
+        config.training, trials=settings.concurrent, gpus_per_worker=settings.gpus_per_worker
+    )
+    if not resumed:
+        plan.write()
+    return StudySession(plan, dataset, split, resources, _parent_run(plan, tracking))
+
+
+def _parent_run(plan: StudyPlan, tracking: TrackedRun | tuple[str, str]) -> TrackedRun:
+    """The study's MLflow run, under which its trials stand; see `open_tracking`."""
+    if isinstance(tracking, TrackedRun):
+        return tracking
+    uri, experiment = tracking
+    params = flatten(asdict(plan.config)) | flatten({"study": asdict(plan.settings)})
+    tags = {"sdn_ray.command": "tune", "sdn_ray.space": plan.space.path.name}
+    tracked = start_run(uri, experiment, plan.folder.name, params, tags)
+    note_run(plan.folder, tracked)
+    Recorder(tracked).file(plan.folder / "space.yaml")
+    return tracked

@@ -1,0 +1,277 @@
+"""Search spaces: YAML files that give options of an experiment distributions, not values."""
+
+import difflib
+import itertools
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+import yaml
+from jsonargparse import ArgumentError
+
+from sdn_ray.config import ExperimentConfig, experiment_from, experiment_parser
+from sdn_ray.distillation.schemes import DIVERSE
+from sdn_ray.errors import UserError, one_line
+
+TOTAL_EPOCHS, STAGE_FRACTION = "total_epochs", "stage_one_fraction"
+SCHEME = "distillation.scheme"
+PREPARED = ("teacher.", "text.")  # options by which trials differ in what they are taught by
+_SHARED = {  # options that no trial has of its own, and why
+    "dataset.": "which classes and sizes the objective is measured on",
+    "evaluation.": "how the objective is measured",
+    "training.workers": "what all trials reserve",
+    "training.device": "what all trials reserve",
+    "training.cpus_per_worker": "what all trials reserve",
+}
+_FACTORS = "distillation.weight_factors."
+_RANGES = ("loguniform", "uniform", "int")
+_KINDS = (*_RANGES, "choice", "grid")
+_EXAMPLE = "such as {loguniform: [1.0e-4, 1.0e-2]} or {choice: [sdn, sdn_diverse]}"
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One searched option and its distribution."""
+
+    name: str
+    kind: str  # of `_KINDS`
+    values: tuple[Any, ...]  # the low and the high end of a range, or all values
+    line: int  # of the file, from 1
+
+    def suggest(self, trial: optuna.Trial) -> Any:
+        """A value from an Optuna trial."""
+        if self.kind == "int":
+            return trial.suggest_int(self.name, *self.values)
+        if self.kind in _RANGES:
+            return trial.suggest_float(self.name, *self.values, log=self.kind == "loguniform")
+        return trial.suggest_categorical(self.name, self.values)
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """What a search varies.
+
+    Every parameter is an option of an experiment by its dotted name; the factors of layer weights
+    are named by layer, group or `image` (``distillation.weight_factors.conv3``). With
+    ``total_epochs`` the parameter ``stage_one_fraction`` splits them between the two stages.
+    """
+
+    path: Path
+    parameters: tuple[Parameter, ...]
+    total_epochs: int | None = None
+
+    @property
+    def is_grid(self) -> bool:
+        """Whether every combination is tried, rather than drawn."""
+        return self.parameters[0].kind == "grid"
+
+    def varies(self, *prefixes: str) -> bool:
+        """Whether trials differ in an option that begins so."""
+        return any(parameter.name.startswith(prefixes) for parameter in self.parameters)
+
+    def suggest(self, trial: optuna.Trial) -> dict[str, Any]:
+        """Values for all parameters from an Optuna trial."""
+        return {parameter.name: parameter.suggest(trial) for parameter in self.parameters}
+
+    def grid(self) -> list[dict[str, Any]]:
+        """Every combination of the values, the last parameter moving fastest."""
+        names = [parameter.name for parameter in self.parameters]
+        rows = itertools.product(*(parameter.values for parameter in self.parameters))
+        return [dict(zip(names, row, strict=True)) for row in rows]
+
+    def corners(self) -> list[dict[str, Any]]:
+        """The first values of all parameters, and the last ones."""
+        return [{p.name: p.values[end] for p in self.parameters} for end in (0, -1)]
+
+    def probes(self) -> list[dict[str, Any]]:
+        """The corners, and every value by which trials differ in teacher or text encoder."""
+        first, last = self.corners()
+        prepared = [p for p in self.parameters if p.name.startswith(PREPARED)]
+        return [first, last, *(first | {p.name: value} for p in prepared for value in p.values)]
+
+    def apply(self, config: ExperimentConfig, values: Mapping[str, Any]) -> ExperimentConfig:
+        """The experiment of a trial.
+
+        Raises:
+            UserError: when the values do not make one; the message names file and line.
+        """
+        options = asdict(config)
+        for name, value in self._options(values).items():
+            section, last = options, name
+            while "." in last:
+                first, _, last = last.partition(".")
+                section = section[first]
+            section[last] = value
+        parser = experiment_parser("trial", "")
+        try:
+            return experiment_from(parser.parse_object(options))
+        except (ArgumentError, TypeError, ValueError) as error:
+            reason = one_line(error)
+            raise UserError(f"{self.path}: a trial with {dict(values)}: {reason}") from error
+
+    def _options(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        options = dict(values)
+        if self.total_epochs is not None:
+            share = round(options.pop(STAGE_FRACTION) * self.total_epochs)
+            first = min(max(share, 1), self.total_epochs - 1)
+            options["distillation.stage_one.epochs"] = first
+            options["distillation.stage_two.epochs"] = self.total_epochs - first
+        if options.get(SCHEME, DIVERSE) != DIVERSE:
+            options.setdefault("distillation.samples", 1)  # which belong to that scheme alone
+        return options
+
+    def check(self, config: ExperimentConfig) -> None:
+        """Try the ends of every range and every value once.
+
+        Raises:
+            UserError: naming the line of the first parameter that the experiment cannot have.
+        """
+        first, _ = self.corners()
+        for parameter in self.parameters:
+            for value in parameter.values:
+                try:
+                    self.apply(config, first | {parameter.name: value})
+                except UserError as error:
+                    raise UserError(
+                        f"{self.path}, line {parameter.line}: {parameter.name} cannot be {value}: "
+                        f"{error}"
+                    ) from error
+
+
+def read_search_space(path: Path) -> SearchSpace:
+    """Read a search space.
+
+    Raises:
+        UserError: naming the line with an unknown key, a wrong type or an empty range.
+    """
+    try:
+        node = yaml.compose(path.read_text(encoding="utf-8"), yaml.SafeLoader)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = one_line(error)
+        raise UserError(f"--space: {path} cannot be read ({reason}); expected YAML") from error
+    if not isinstance(node, yaml.MappingNode) or not node.value:
+        raise UserError(f"{path}: found no parameter, expected options with a distribution each")
+    known = _option_names()
+    parameters: list[Parameter] = []
+    total_epochs = None
+    for key, value in node.value:
+        name, line = str(key.value), key.start_mark.line + 1
+        where = f"{path}, line {line}: {name}"
+        if name in {parameter.name for parameter in parameters}:
+            raise UserError(f"{where}: found twice, expected once")
+        content = yaml.SafeLoader("").construct_object(value, deep=True)
+        if name == TOTAL_EPOCHS:
+            total_epochs = _total_epochs(where, content)
+            continue
+        if name not in known and not name.startswith(_FACTORS) and name != STAGE_FRACTION:
+            raise UserError(f"{where}: is no option of a trial; expected {_near(name, known)}")
+        shared = next((why for prefix, why in _SHARED.items() if name.startswith(prefix)), None)
+        if shared:
+            raise UserError(
+                f"{where}: settles {shared}, which trials of one study must have in common to be "
+                "compared; expected another option. Run a study for each"
+            )
+        kind, values = _distribution(where, content)
+        for value in values:
+            file = str(value).rpartition(":")[2]
+            relative = file and not Path(file).is_absolute()
+            # A name with a slash may be one of a model hub.
+            if (
+                name.startswith(PREPARED)
+                and relative
+                and (Path(file).is_file() or ("/" in file and name.endswith(".weights")))
+            ):
+                raise UserError(
+                    f"{where}: found the relative path {file}, which trials would look for in "
+                    "their own folders; expected an absolute one"
+                )
+        parameters.append(Parameter(name, kind, values, line))
+    return _checked(SearchSpace(path, tuple(parameters), total_epochs))
+
+
+def _checked(space: SearchSpace) -> SearchSpace:
+    kinds = {parameter.kind for parameter in space.parameters}
+    if not kinds:
+        raise UserError(f"{space.path}: found no parameter with a distribution, expected some")
+    if "grid" in kinds and len(kinds) > 1:
+        line = next(p.line for p in space.parameters if p.kind != "grid")
+        raise UserError(
+            f"{space.path}, line {line}: found a distribution beside `grid`; expected grids alone, "
+            "of which every combination is tried, or `choice`"
+        )
+    names = {parameter.name for parameter in space.parameters}
+    if (STAGE_FRACTION in names) != (space.total_epochs is not None):
+        raise UserError(
+            f"{space.path}: {TOTAL_EPOCHS} and {STAGE_FRACTION} belong together, found one of them"
+        )
+    fixed = names & {"distillation.stage_one.epochs", "distillation.stage_two.epochs"}
+    if space.total_epochs is not None and fixed:
+        raise UserError(
+            f"{space.path}: found {', '.join(sorted(fixed))} beside {TOTAL_EPOCHS}, which settles "
+            "both; expected one or the other"
+        )
+    return space
+
+
+def _option_names() -> set[str]:
+    """The dotted names of all options that a trial may have of its own."""
+
+    def names(section: Mapping[str, Any], prefix: str) -> set[str]:
+        found: set[str] = set()
+        for key, value in section.items():
+            name = f"{prefix}{key}"
+            found |= names(value, f"{name}.") if isinstance(value, dict) and value else {name}
+        return found
+
+    # Where a run is recorded and where caches lie belong to the study, not to a trial.
+    return {
+        name
+        for name in names(asdict(ExperimentConfig()), "")
+        if not name.startswith("tracking.")
+        and name not in ("storage", "dataset.cache", _FACTORS[:-1])
+    }
+
+
+def _near(name: str, known: set[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    return " or ".join(close) or "a dotted name such as distillation.stage_one.learning_rate"
+
+
+def _total_epochs(where: str, content: Any) -> int:
+    if type(content) is not int or content < 2:
+        raise UserError(f"{where}: found {content}, expected a whole number of at least 2")
+    return content
+
+
+def _distribution(where: str, content: Any) -> tuple[str, tuple[Any, ...]]:
+    """Kind and values of a parameter."""
+    if not isinstance(content, dict) or len(content) != 1 or next(iter(content)) not in _KINDS:
+        raise UserError(
+            f"{where}: found {content}, expected one of {', '.join(_KINDS)}, {_EXAMPLE}"
+        )
+    [(kind, values)] = content.items()
+    if not isinstance(values, list) or not values:
+        raise UserError(f"{where}: {kind}: found {values}, expected a list with values in it")
+    if kind in _RANGES:
+        _check_range(where, kind, values)
+    elif not all(isinstance(value, str | int | float | bool | None) for value in values):
+        raise UserError(f"{where}: {kind}: found {values}, expected plain values")
+    return kind, tuple(values)
+
+
+def _check_range(where: str, kind: str, values: list[Any]) -> None:
+    number = int if kind == "int" else (int, float)
+    if len(values) != 2 or not all(
+        isinstance(value, number) and not isinstance(value, bool) for value in values
+    ):
+        what = (
+            "whole numbers" if kind == "int" else "numbers (1.0e-4, since YAML reads 1e-4 as text)"
+        )
+        raise UserError(f"{where}: {kind}: found {values}, expected two {what}")
+    low, high = values
+    if not low < high:
+        raise UserError(f"{where}: {kind}: found the empty range {values}, expected low < high")
+    if kind == "loguniform" and low <= 0:
+        raise UserError(f"{where}: {kind}: found the low end {low}, expected more than 0")

@@ -1,0 +1,1 @@
+"""A configuration becomes networks and steps; one worker's part; Ray Train around it."""

@@ -1,0 +1,54 @@
+"""From a configuration to what is trained: stages, generator, layer weights."""
+
+import torch
+
+from sdn_ray.config import ExperimentConfig
+from sdn_ray.data.batches import EncodedImages
+from sdn_ray.distillation.layer_weights import LayerWeights, layer_weights, mean_feature_sizes
+from sdn_ray.distillation.schemes import Stage, scheme_stages
+from sdn_ray.metrics.evaluation import spread
+from sdn_ray.models.generator import Generator
+from sdn_ray.models.pixels import normalise
+from sdn_ray.models.teacher import Teacher
+
+BALANCE_SAMPLE = 256  # training images that `balanced` layer weights are measured on
+
+
+def config_stages(config: ExperimentConfig) -> tuple[Stage, ...]:
+    """The stages that a configuration asks for."""
+    d = config.distillation
+    return scheme_stages(
+        d.scheme,
+        epochs=(d.stage_one.epochs, d.stage_two.epochs),
+        learning_rates=(d.stage_one.learning_rate, d.stage_two.learning_rate),
+        decay_fractions=(d.stage_one.decay_fraction, d.stage_two.decay_fraction),
+        samples=d.samples,
+        grow=d.grow_samples,
+    )
+
+
+def new_generator(config: ExperimentConfig, teacher: Teacher, embedding_dim: int) -> Generator:
+    """The generator of a configuration, with its first weights."""
+    generator = Generator(
+        teacher.plan,
+        embedding_dim=embedding_dim,
+        image_size=config.dataset.image_size,
+        fc_width=config.generator.fc_width,
+        samples=config_stages(config)[0].samples,
+        batch_norm=config.generator.batch_norm,
+    )
+    generator.reset_parameters(config.seed)
+    return generator
+
+
+def config_weights(config: ExperimentConfig, teacher: Teacher, data: EncodedImages) -> LayerWeights:
+    """The layer weights of a configuration; `balanced` ones are measured on training images."""
+    d = config.distillation
+    sizes = None
+    if d.layer_weights == "balanced":
+        sample = spread(data, BALANCE_SAMPLE)
+        pixels = torch.from_numpy(sample.images[sample.indices]).permute(0, 3, 1, 2)
+        sizes = mean_feature_sizes(teacher, normalise(pixels))
+    return layer_weights(
+        d.layer_weights, d.weight_factors, teacher.plan, config.dataset.image_size, sizes
+    )

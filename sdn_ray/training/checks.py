@@ -1,0 +1,217 @@
+"""What can be known to be wrong with an experiment before anything expensive starts."""
+
+import os
+import shutil
+import sysconfig
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+from sdn_ray.config import ExperimentConfig, TextConfig
+from sdn_ray.distillation.layer_weights import check_factors
+from sdn_ray.distillation.schemes import DIVERSE
+from sdn_ray.errors import UserError
+from sdn_ray.metrics.evaluation import TEST_SPLITS
+from sdn_ray.models.classifiers import load_classifier
+from sdn_ray.models.image_features import TEACHER
+from sdn_ray.models.plan import Plan
+from sdn_ray.models.teacher import load_teacher
+from sdn_ray.text.encoders import CHAR_CNN_RNN, FIT, PRETRAINED
+from sdn_ray.text.sentence import KINDS as SENTENCE_KINDS
+
+SMALLEST = 11  # pixels
+
+
+def teacher_plan(config: ExperimentConfig) -> Plan:
+    """The plan of the teacher that a configuration asks for.
+
+    Raises:
+        UserError: when there is none, or its weights cannot be had.
+    """
+    teacher = config.teacher
+    if teacher.weights is None:
+        raise UserError(
+            "teacher.weights: found nothing; expected imagenet (torchvision's weights, "
+            "downloaded), a safetensors file, or fit (the plan is first trained as a classifier "
+            "of the training classes)"
+        )
+    if teacher.weights == "fit":
+        if teacher.plan is None:
+            raise UserError(
+                "teacher.plan: found nothing; teacher.weights `fit` needs a plan, for example "
+                "16,16,M,32,32,M,64"
+            )
+        return Plan.parse(teacher.plan)
+    return _loaded_plan(teacher.weights, teacher.plan)
+
+
+@cache
+def _load_classifier(spec: str) -> None:
+    """What is wrong with its weights is said here, not by a worker."""
+    load_classifier(spec)
+
+
+@cache
+def _loaded_plan(weights: str, plan: str | None) -> Plan:
+    """Read once, however many trials of a grid have it."""
+    return load_teacher(weights, plan).plan
+
+
+def check_experiment(config: ExperimentConfig) -> None:
+    """Refuse impossible combinations, in words that name the option to change.
+
+    Raises:
+        UserError: for the first that is found.
+    """
+    plan = teacher_plan(config)
+    plan.check_image_size(config.dataset.image_size)
+    if config.dataset.image_size < SMALLEST:
+        raise UserError(
+            f"dataset.image_size: found {config.dataset.image_size}, expected at least {SMALLEST}, "
+            "the side of the window that SSIM looks through"
+        )
+    distillation, training = config.distillation, config.training
+    check_factors(plan, distillation.weight_factors)
+    if distillation.samples > 1 and distillation.scheme != DIVERSE:
+        raise UserError(
+            f"distillation.samples: found {distillation.samples} with scheme "
+            f"{distillation.scheme}; several samples need the scheme {DIVERSE}"
+        )
+    if training.batch_size % training.workers:
+        raise UserError(
+            f"training.batch_size: found {training.batch_size}, expected a multiple of "
+            f"training.workers ({training.workers}), among whom each batch is divided"
+        )
+    if config.generator.batch_norm and training.batch_size // training.workers < 2:
+        raise UserError(
+            "generator.batch_norm: needs at least 2 images a worker, found training.batch_size "
+            f"{training.batch_size} over {training.workers} workers"
+        )
+    if training.compile:
+        _check_compiler()
+    _check_text(config.text)
+    classifier = config.evaluation.classifier
+    if classifier:
+        _, colon, file = classifier.partition(":")
+        if colon:
+            _expect_file(file, "evaluation.classifier", "a weights file after NAME:")
+        _load_classifier(classifier)
+
+
+def _check_text(text: TextConfig) -> None:
+    if text.embeddings is not None and text.weights != FIT:
+        raise UserError(
+            f"text.embeddings: found {text.embeddings} beside text.weights {text.weights}; "
+            "expected one of them"
+        )
+    if text.embeddings is not None:
+        return _expect_file(text.embeddings, "text.embeddings", "an .npz file or a folder")
+    _check_encoder(text.encoder)
+    own = text.encoder == CHAR_CNN_RNN
+    if text.weights == PRETRAINED and own:
+        raise UserError(
+            f"text.weights: found {PRETRAINED} with text.encoder {CHAR_CNN_RNN}, of which there is "
+            "no such thing; expected fit, an encoder's file, or text.encoder sentence:MODEL"
+        )
+    if text.weights not in (FIT, PRETRAINED):
+        if not own:
+            raise UserError(
+                f"text.encoder: found {text.encoder} beside text.weights {text.weights}, which "
+                "says itself what it is; expected one of them"
+            )
+        _expect_file(text.weights, "text.weights", "an encoder's file or folder, fit or pretrained")
+    if text.weights == FIT and text.features != TEACHER:
+        load_classifier(text.features)
+
+
+def check_sizes(config: ExperimentConfig, train_images: int, test_images: int) -> None:
+    """Refuse parts of a data set that are too small, before hours are spent on them.
+
+    Raises:
+        UserError: naming the option to change.
+    """
+    if train_images < config.training.batch_size:
+        raise UserError(
+            f"training.batch_size: found {config.training.batch_size}, expected at most the "
+            f"{train_images} training images"
+        )
+    least = TEST_SPLITS if config.evaluation.classifier else 1
+    if config.evaluation.score_test and test_images < least:
+        raise UserError(
+            f"evaluation.score_test: found {test_images} test images, expected at least {least}; "
+            "use more, or --evaluation.score_test false"
+        )
+
+
+def _check_compiler() -> None:
+    """torch.compile writes C++ (on a GPU, C) and has it compiled."""
+    compiler = os.environ.get("CXX", "g++")
+    header = Path(sysconfig.get_path("include")) / "Python.h"
+    missing = None
+    if shutil.which(compiler) is None:
+        missing = f"no compiler {compiler}"
+    elif not header.exists():
+        missing = f"no {header} (Python's development files)"
+    if missing:
+        raise UserError(
+            f"training.compile: found {missing}; expected both, or --training.compile false"
+        )
+
+
+def check_text_training(config: ExperimentConfig) -> None:
+    """Refuse what `train_text` cannot do, in words that name the option to change.
+
+    Raises:
+        UserError: for the first that is found.
+    """
+    text = config.text
+    if text.embeddings is not None or text.weights != FIT:
+        option = "embeddings" if text.embeddings is not None else "weights"
+        found = text.embeddings or text.weights
+        raise UserError(
+            f"text.{option}: found {found}; train_text trains an encoder, expected text.weights "
+            f"{FIT} and no text.embeddings"
+        )
+    _check_text(text)
+    if text.patience and not config.dataset.validation_classes:
+        raise UserError(
+            "text.patience: needs validation classes to stop by; found dataset.validation_classes 0"
+        )
+    if config.storage:
+        raise UserError(
+            f"storage: found {config.storage}; train_text keeps its run folder alone, expected none"
+        )
+    if text.features == TEACHER:
+        teacher_plan(config).check_image_size(config.dataset.image_size)
+    if config.training.workers > 1:
+        raise UserError(
+            f"training.workers: found {config.training.workers}; the loss compares all captions "
+            "of a step with all its images, so train_text has one worker"
+        )
+
+
+def _check_encoder(encoder: str) -> None:
+    """Refuse what is no kind of text encoder, or cannot be had here.
+
+    Raises:
+        UserError: naming text.encoder.
+    """
+    if encoder == CHAR_CNN_RNN:
+        return
+    kind, colon, model = encoder.partition(":")
+    if not colon or kind not in SENTENCE_KINDS or not model:
+        raise UserError(
+            f"text.encoder: found {encoder}, expected {CHAR_CNN_RNN}, "
+            + " or ".join(f"{kind}:MODEL" for kind in SENTENCE_KINDS)
+        )
+    if find_spec("sentence_transformers") is None:
+        raise UserError(
+            f'text.encoder: {encoder} needs sentence-transformers; run pip install ".[sentence]"'
+        )
+    if Path(model).is_absolute() and not Path(model).is_dir():
+        raise UserError(f"text.encoder: {model} is no folder; expected a model's folder or name")
+
+
+def _expect_file(path: str, option: str, expected: str) -> None:
+    if not Path(path).exists():
+        raise UserError(f"{option}: {path} does not exist; expected {expected}")

@@ -1,0 +1,79 @@
+"""A training as it is handed to its workers, and what a worker is given beside it."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sdn_ray.cluster.progress import WorkerTerminal
+from sdn_ray.cluster.tasks import Runner
+from sdn_ray.config import ExperimentConfig
+from sdn_ray.data.prepared import CaptionArrays, PreparedImages
+from sdn_ray.data.splits import ClassSplit
+from sdn_ray.methods.loop import StepProgress
+from sdn_ray.preparation.captions import prepare_captions
+from sdn_ray.preparation.teacher import prepare_teacher
+from sdn_ray.runs.folder import TrackedRun
+from sdn_ray.runs.storage import RunStorage
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """All that a worker needs to know; every path is absolute and seen by all workers."""
+
+    config: ExperimentConfig
+    run: Path
+    images: PreparedImages
+    captions: CaptionArrays
+    split: ClassSplit
+    teacher: Path
+    text_encoder: Path | None
+    tracked: TrackedRun | None
+    name: str = ""  # of the run in its storage
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run has its model."""
+        return (self.run / "model").is_dir()  # whole, since it is renamed into place last
+
+    def storage(self) -> RunStorage | None:
+        """Where the run folder is kept a second time, if it is."""
+        return RunStorage(self.config.storage, self.name) if self.config.storage else None
+
+
+@dataclass(frozen=True)
+class WorkerContext:
+    """Which of a training's workers one is, and whom it tells how the training goes."""
+
+    terminal: WorkerTerminal
+    on_metrics: Callable[[Mapping[str, Any]], None]  # of each epoch, by every worker
+    on_steps: Callable[[StepProgress], None]  # the latest steps, by rank 0
+    rank: int = 0
+    world_size: int = 1
+    device: str = "cpu"
+
+
+def prepare_job(
+    config: ExperimentConfig,
+    images: PreparedImages,
+    split: ClassSplit,
+    runner: Runner,
+    terminal: WorkerTerminal,
+) -> TrainingJob:
+    """What a training needs beside the images: the teacher and the captions' embeddings.
+
+    The job has no folder and no MLflow run yet.
+
+    Args:
+        config: the experiment.
+        images: as `prepare_images` gives them.
+        split: by class; the encoder and a fitted teacher see the training classes alone.
+        runner: where the work is done: `ray_runner` or `run_locally`.
+        terminal: where progress is shown.
+
+    Raises:
+        UserError: when weights or embeddings cannot be had or do not fit the data set.
+    """
+    teacher = prepare_teacher(config, images, split, runner, terminal)
+    captions, encoder = prepare_captions(config, images, split, teacher, runner, terminal)
+    return TrainingJob(config, Path(), images, captions, split, teacher, encoder, None)

@@ -1,0 +1,67 @@
+"""What the commands that train share: all that is checked and opened before work begins."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from sdn_ray.cluster.progress import Terminal
+from sdn_ray.cluster.resources import start_ray, worker_resources
+from sdn_ray.config import ExperimentConfig
+from sdn_ray.data.prepared import PreparedImages
+from sdn_ray.data.rows import CaptionedDataset
+from sdn_ray.data.splits import ClassSplit
+from sdn_ray.files import write_text
+from sdn_ray.preparation.images import (
+    dataset_split,
+    prepare_images,
+    read_dataset,
+    show_left_out,
+)
+from sdn_ray.runs.folder import TrackedRun
+from sdn_ray.runs.lifecycle import begin_run, open_tracking
+from sdn_ray.runs.storage import RunStorage
+
+
+@dataclass(frozen=True)
+class Session:
+    """A run that can begin: its folder, data set, MLflow run and share of the cluster."""
+
+    config: ExperimentConfig
+    folder: Path
+    dataset: CaptionedDataset
+    split: ClassSplit
+    resources: dict[str, float]  # of each worker
+    tracked: TrackedRun
+
+    def images(self, terminal: Terminal) -> PreparedImages:
+        """The data set's images, decoded once; the run folder gets the split."""
+        images = prepare_images(self.dataset, self.config.dataset, terminal.progress)
+        write_text(self.folder / "split.json", json.dumps(self.split.to_dict()))
+        show_left_out(images.dataset, terminal)
+        return images
+
+
+def open_session(
+    config: ExperimentConfig, folder: Path, tags: Mapping[str, str], *, known: bool
+) -> Session:
+    """Check and open what a training needs; what can be wrong comes before Ray starts.
+
+    Args:
+        config: the experiment, checked.
+        folder: of the run.
+        tags: of its MLflow run.
+        known: whether its storage may know a run of this name.
+
+    Raises:
+        UserError: the MLflow store, the data set, the storage or the cluster cannot be had.
+    """
+    tracking = open_tracking(config, folder)
+    dataset = read_dataset(config.dataset)
+    split = dataset_split(dataset, config.dataset)
+    if config.storage:
+        RunStorage(config.storage, folder.name).check(folder, new=not known)
+    start_ray()
+    resources = worker_resources(config.training)
+    tracked = begin_run(config, folder, tracking, tags)
+    return Session(config, folder, dataset, split, resources, tracked)

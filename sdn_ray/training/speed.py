@@ -1,0 +1,235 @@
+"""images/s of the training beside plain PyTorch loops over the same modules."""
+
+import copy
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+import torch
+from ray.train import RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer, get_device
+from torch.utils.flop_counter import FlopCounterMode
+
+from sdn_ray.cluster.resources import use_device
+from sdn_ray.config import (
+    ExperimentConfig,
+)
+from sdn_ray.data.batches import EncodedImages, EpochBatches
+from sdn_ray.distillation.layer_weights import layer_weights
+from sdn_ray.distillation.losses import LOSSES
+from sdn_ray.distillation.schemes import Stage
+from sdn_ray.errors import UserError
+from sdn_ray.methods.loop import Distillation, Hooks, LoopOptions, StepProgress, distill
+from sdn_ray.models.generator import Generator
+from sdn_ray.models.pixels import normalise
+from sdn_ray.models.plan import Plan
+from sdn_ray.models.teacher import Teacher, load_teacher
+from sdn_ray.training.build import new_generator
+
+_WARM_UP_BLOCKS = 1
+_MATRIX = 4096
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """What is timed."""
+
+    count: int  # of each measurement
+    steps: int  # of each block
+
+
+def teacher_of_any_weights(config: ExperimentConfig) -> Teacher:
+    """The teacher of a configuration; where only a plan names it, with random weights."""
+    if config.teacher.weights in (None, "fit", "imagenet"):
+        if config.teacher.plan is None:
+            raise UserError("teacher.plan: found nothing, expected a plan or teacher.weights FILE")
+        return Teacher(Plan.parse(config.teacher.plan))
+    return load_teacher(config.teacher.weights, config.teacher.plan)
+
+
+def bf16_matrix_rate(device: str) -> float:
+    """FLOP/s of a large bf16 matrix product, the median of several."""
+    a, b = (torch.randn(_MATRIX, _MATRIX, device=device, dtype=torch.bfloat16) for _ in range(2))
+    times = [_timed(lambda: a @ b, device) for _ in range(8)]
+    return 2 * _MATRIX**3 / statistics.median(times[2:])
+
+
+def _timed(work: Callable[[], Any], device: str) -> float:
+    if device == "cuda":
+        torch.cuda.synchronize()
+    began = time.perf_counter()
+    work()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - began
+
+
+def _generator(config: ExperimentConfig, teacher: Teacher, stage: Stage) -> Generator:
+    generator = new_generator(config, teacher, config.text.embedding_dim)
+    if generator.samples != stage.samples:
+        generator.grow_samples(stage.samples, noise=0, seed=0)
+    return generator
+
+
+def _distillation(
+    config: ExperimentConfig,
+    teacher: Teacher,
+    stage: Stage,
+    precision: str,
+    device: str,
+    log_steps: int = 1,
+) -> Distillation:
+    weights = layer_weights("mean", {}, teacher.plan, config.dataset.image_size)
+    options = LoopOptions(
+        precision=precision, log_steps=log_steps, compile=config.training.compile, device=device
+    )
+    generator = _generator(config, teacher, stage)
+    return Distillation(generator, teacher, (stage,), weights, options)
+
+
+def flops_per_image(config: ExperimentConfig, teacher: Teacher, stage: Stage) -> float:
+    """Arithmetic of one training step, forward and backward, for one image."""
+    size, batch = config.dataset.image_size, 2
+    generator = _generator(config, teacher, stage)
+    weights = layer_weights("mean", {}, teacher.plan, size)
+    images = torch.randn(batch, 3, size, size)
+    with FlopCounterMode(display=False) as counter:
+        output = generator(torch.randn(batch, config.text.embedding_dim))
+        LOSSES[stage.loss](images, output, weights, teacher.cpu()).total.backward()
+    return counter.get_total_flops() / batch
+
+
+def measured_rates(
+    config: ExperimentConfig,
+    teacher: Teacher,
+    stage: Stage,
+    precision: str,
+    resources: dict[str, float],
+    blocks: Blocks,
+) -> dict[str, float]:
+    """images/s of the plain loops, before and after, and of sdn_ray.train."""
+    device = use_device(resources)
+    stage = replace(stage, epochs=1)
+    seconds: dict[str, list[float]] = {"plain": [], "tuned": []}
+
+    def loops() -> None:
+        for name, own in seconds.items():
+            own += _plain_blocks(
+                config, teacher, stage, precision, device, blocks, tuned=name == "tuned"
+            )
+
+    loops()
+    trained = _train_blocks(config, teacher, stage, precision, resources, blocks)
+    loops()
+    images = config.training.batch_size * blocks.steps
+    rates = {name: images / statistics.median(own) for name, own in seconds.items()}
+    return rates | {"train": statistics.median(trained)}
+
+
+def _plain_blocks(
+    config: ExperimentConfig,
+    teacher: Teacher,
+    stage: Stage,
+    precision: str,
+    device: str,
+    blocks: Blocks,
+    *,
+    tuned: bool,
+) -> list[float]:
+    """Seconds of each block of a loop over the same modules, data already in memory.
+
+    As one would write it by hand: modules as they were made, Adam with its defaults, autocast for
+    bf16. ``tuned`` prepares modules and optimiser as sdn_ray.train does, which leaves as the
+    difference what Ray and the batches cost.
+    """
+    modules = _distillation(config, copy.deepcopy(teacher), stage, precision, device)
+    if tuned:
+        generator, frozen = modules.generator, modules.teacher
+        optimizer = torch.optim.Adam(generator.parameters(), fused=True)
+    else:
+        generator, frozen = _generator(config, teacher, stage).to(device), teacher.to(device)
+        optimizer = torch.optim.Adam(generator.parameters())
+    size, batch = config.dataset.image_size, config.training.batch_size
+    pixels = torch.randint(0, 256, (batch, 3, size, size), dtype=torch.uint8, device=device)
+    images = normalise(pixels)
+    embeddings = torch.randn(batch, config.text.embedding_dim, device=device)
+
+    def step() -> None:
+        with torch.autocast(device, torch.bfloat16, enabled=precision == "bf16"):
+            output = generator(embeddings)
+            loss = LOSSES[stage.loss](images, output, modules.weights, frozen).total
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+
+    def block() -> None:
+        for _ in range(blocks.steps):
+            step()
+
+    count = -(-blocks.count // 2) + _WARM_UP_BLOCKS
+    return [_timed(block, device) for _ in range(count)][_WARM_UP_BLOCKS:]
+
+
+def _train_blocks(
+    config: ExperimentConfig,
+    teacher: Teacher,
+    stage: Stage,
+    precision: str,
+    resources: dict[str, float],
+    blocks: Blocks,
+) -> list[float]:
+    """images/s of each block of the training loop in a Ray Train worker with its batches."""
+    with tempfile.TemporaryDirectory() as folder:
+        settings = {
+            "work": ray.put((config, copy.deepcopy(teacher).cpu(), stage, precision)),
+            "blocks": blocks.count + _WARM_UP_BLOCKS,
+            "block_steps": blocks.steps,
+            "resources": resources,
+            "folder": folder,
+        }
+        scaling = ScalingConfig(
+            num_workers=1, use_gpu="GPU" in resources, resources_per_worker=resources
+        )
+        TorchTrainer(
+            _train_loop,
+            train_loop_config=settings,
+            scaling_config=scaling,
+            run_config=RunConfig(name="benchmark", storage_path=folder),
+        ).fit()
+        return np.load(Path(folder) / "rates.npy")[_WARM_UP_BLOCKS:].tolist()
+
+
+def _train_loop(settings: dict[str, Any]) -> None:
+    config, teacher, stage, precision = ray.get(settings["work"])
+    device = get_device()
+    if device.type == "cpu":
+        use_device(settings["resources"])
+    size, batch = config.dataset.image_size, config.training.batch_size
+    steps, blocks = settings["block_steps"], settings["blocks"]
+    folder = Path(settings["folder"])
+    draws = np.random.default_rng(0)
+    count = batch * steps * blocks
+    np.save(folder / "images.npy", draws.integers(0, 256, (count, size, size, 3), dtype=np.uint8))
+    data = EncodedImages(
+        images=np.load(folder / "images.npy", mmap_mode="r"),
+        embeddings=draws.standard_normal((count, config.text.embedding_dim), dtype=np.float32),
+        caption_rows=np.arange(count)[:, None],
+        caption_counts=np.ones(count, dtype=np.int64),
+        indices=np.arange(count),
+    )
+    batches = EpochBatches(data, batch_size=batch, seed=0, flips=True, device=device)
+    run = _distillation(config, teacher, stage, precision, str(device), steps)
+    rates: list[float] = []
+
+    def on_progress(latest: StepProgress) -> bool:
+        rates.append(latest.images_per_second)
+        return False
+
+    distill(run, batches, Hooks(on_progress=on_progress))
+    np.save(folder / "rates.npy", np.array(rates))

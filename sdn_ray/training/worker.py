@@ -1,0 +1,319 @@
+"""One training worker: the plain training loop, with its run folder, scores and MLflow around it.
+
+Ray Train runs it in every worker process; it imports no Ray itself, so that a trial of one worker
+may run it in its own process.
+"""
+
+import json
+from dataclasses import asdict
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch.distributed as dist
+
+from sdn_ray.data.batches import EncodedImages, EpochBatches
+from sdn_ray.data.synthetic.flowers import read_species
+from sdn_ray.data.synthetic.species import Species
+from sdn_ray.files import file_hash, sole_writer, write_text
+from sdn_ray.methods.checkpoints import (
+    latest_checkpoint,
+    load_checkpoint,
+    remove_partial_files,
+    save_checkpoint,
+)
+from sdn_ray.methods.loop import (
+    Distillation,
+    EpochResult,
+    Hooks,
+    LoopOptions,
+    StepProgress,
+    distill,
+    stored_weights,
+)
+from sdn_ray.metrics.evaluation import TEST_SPLITS, evaluate_generator, spread
+from sdn_ray.models.classifiers import Classifier, load_classifier
+from sdn_ray.models.drawing import draw_images
+from sdn_ray.models.export import export_model
+from sdn_ray.models.generator import Generator
+from sdn_ray.models.teacher import load_teacher
+from sdn_ray.pictures import captioned_grid, loss_curves
+from sdn_ray.runs.folder import check_same, forget_epochs_after, read_metrics, record_epoch
+from sdn_ray.runs.tracking import Recorder
+from sdn_ray.training.build import config_stages, config_weights, new_generator
+from sdn_ray.training.job import TrainingJob, WorkerContext
+
+
+def run_job(job: TrainingJob, context: WorkerContext) -> bool:
+    """Do one worker's part of a training; whether it came to the end."""
+    return Worker(job, context).run()
+
+
+class Worker:
+    """One of the data-parallel workers of a training; rank 0 also keeps the run folder.
+
+    Args:
+        job: what to train.
+        context: which worker this is, and whom it tells.
+    """
+
+    def __init__(self, job: TrainingJob, context: WorkerContext) -> None:
+        self.job, self.config, self.context = job, job.config, context
+        self.terminal, self.rank, self.device = context.terminal, context.rank, context.device
+        self.train_data = job.captions.encoded(job.images, job.split.train)
+        self.recorder = (
+            Recorder(job.tracked, self.terminal.line) if self.rank == 0 and job.tracked else None
+        )
+        self.storage = job.storage()
+        self.classifier: Classifier | None = None
+        if self.rank == 0 and self.config.evaluation.classifier:
+            self.classifier = load_classifier(self.config.evaluation.classifier, self.device)
+        # Without validation classes (the paper's presets) the scores are of training images, and
+        # their names say so.
+        watched = job.split.validation or job.split.train
+        self.watched_name = "validation" if job.split.validation else "train"
+        self.watched = spread(
+            job.captions.encoded(job.images, watched), self.config.evaluation.images
+        )
+        self.batches = EpochBatches(
+            self.train_data,
+            batch_size=self.config.training.batch_size,
+            seed=self.config.seed,
+            flips=self.config.training.flips,
+            rank=self.rank,
+            world_size=context.world_size,
+            device=self.device,
+        )
+
+    def run(self) -> bool:
+        """Train from the last checkpoint, if there is one, to the exported model.
+
+        Returns:
+            Whether it came to the end; False when the user asked to stop.
+        """
+        if self.storage:  # a worker on another machine may not see the folder of the one before
+            self.storage.pull(self.job.run)
+        if self.rank == 0:
+            self.job.run.mkdir(parents=True, exist_ok=True)
+            with sole_writer(self.job.run):
+                return self._run()
+        return self._run()
+
+    def _run(self) -> bool:
+        run = self._restore()
+        hooks = Hooks(self._on_progress, self._on_epoch, self._on_checkpoint)
+        finished = distill(run, self.batches, hooks)
+        if finished and self.rank == 0:
+            self._finish(run.generator)
+        if self.storage and self.rank == 0:
+            self._store()
+            self._tell_storage_failure(self.storage.settle())
+        return finished
+
+    def _store(self) -> None:
+        """Keep the run folder a second time; what fails there costs a warning, not the training."""
+        if self.storage:
+            self._tell_storage_failure(self.storage.push_behind(self.job.run))
+
+    def _tell_storage_failure(self, reason: str | None) -> None:
+        if reason:
+            self.terminal.line(f"storage: {self.job.config.storage} did not take all: {reason}")
+
+    def _restore(self) -> Distillation:
+        config, options = self.config, self.config.training
+        teacher = load_teacher(str(self.job.teacher), config.teacher.plan)
+        self._teacher = teacher  # which the run moves to its device and precision
+        generator = new_generator(config, teacher, self.train_data.embeddings.shape[1])
+        path = self._agreed(latest_checkpoint(self.job.run / "checkpoints"))
+        state = self._state(path) if path else None
+        if state:
+            check_same(self._identity, state["identity"], path)
+            weights = stored_weights(state)
+            if generator.samples != state["samples"]:
+                generator.grow_samples(state["samples"], noise=0, seed=0)  # for its shape alone
+        else:
+            weights = config_weights(config, teacher, self.train_data)
+        run = Distillation(
+            generator,
+            teacher,
+            config_stages(config),
+            weights,
+            LoopOptions(
+                seed=config.seed,
+                precision=options.precision,
+                log_steps=options.log_steps,
+                checkpoint_steps=options.checkpoint_steps,
+                compile=options.compile,
+                device=self.device,
+            ),
+        )
+        if state:
+            run.load_state_dict(state)
+        if self.rank == 0:
+            remove_partial_files(self.job.run / "checkpoints")
+            forget_epochs_after(self.job.run, run.epochs_done)
+            if state:
+                done, total = run.steps_done(len(self.batches)), run.steps(len(self.batches))
+                self.terminal.line(f"going on from step {done} of {total} ({path.name})")
+        return run
+
+    @cached_property
+    def _identity(self) -> dict[str, Any]:
+        """What the steps of a run depend on, and what must be the same when it goes on."""
+        config, job = self.config, self.job
+        return {
+            "seed": config.seed,
+            "generator": asdict(config.generator),
+            "distillation": asdict(config.distillation),
+            "training.batch_size": config.training.batch_size,
+            "training.flips": config.training.flips,
+            "training.precision": config.training.precision,
+            "prepared images": job.images.key,
+            "training classes": list(job.split.train),
+            "caption embeddings": job.captions.folder.name,
+            "teacher": file_hash(job.teacher),
+        }
+
+    def _agreed(self, path: Path | None) -> Path | None:
+        """The checkpoint that rank 0 found: what another worker sees may be older."""
+        if self.context.world_size == 1:
+            return path
+        found = [path]
+        dist.broadcast_object_list(found, src=0)
+        return found[0]
+
+    def _state(self, path: Path) -> dict[str, Any]:
+        """What a checkpoint holds; from rank 0 where a worker does not see its machine's files."""
+        if self.context.world_size == 1:
+            return load_checkpoint(path)
+        seen = [False] * self.context.world_size
+        dist.all_gather_object(seen, path.exists())
+        if all(seen):
+            return load_checkpoint(path)
+        sent = [load_checkpoint(path) if self.rank == 0 else None]
+        dist.broadcast_object_list(sent, src=0)
+        return sent[0]
+
+    def _on_progress(self, steps: StepProgress) -> bool:
+        if self.rank == 0:
+            self.context.on_steps(steps)
+            self.terminal.progress(
+                f"{steps.stage.name} epoch {steps.epoch + 1}/{steps.stage.epochs}",
+                steps.steps_done,
+                steps.steps,
+                f"loss {steps.loss:.4g}  {steps.images_per_second:.0f} images/s",
+            )
+        return self.rank == 0 and self.terminal.stop_wanted
+
+    def _on_checkpoint(self, run: Distillation, stage_end: bool) -> None:
+        if self.rank == 0:
+            state = run.state_dict() | {
+                "config": asdict(self.config),
+                "identity": self._identity,
+            }
+            steps = run.steps_done(len(self.batches))
+            save_checkpoint(self.job.run / "checkpoints", state, steps, stage_end)
+            self._store()
+
+    def _on_epoch(self, result: EpochResult, generator: Generator) -> None:
+        metrics: dict[str, Any] = {"epoch": result.total_epoch, "stage": result.stage.name}
+        if self.rank == 0:
+            scores = evaluate_generator(
+                generator,
+                self.watched,
+                classifier=self.classifier,
+                teacher=self._teacher,
+                species=self._species(self.watched),
+            ).scores
+            metrics |= {
+                "loss": result.loss,
+                "images_per_second": result.images_per_second,
+                **{f"{self.watched_name}/{name}": value for name, value in scores.items()},
+                **{f"terms/{name}": value for name, value in result.terms.items()},
+            }
+            self._record_epoch(metrics, result, generator)
+        self.context.on_metrics(metrics)
+
+    def _record_epoch(
+        self, metrics: dict[str, Any], result: EpochResult, generator: Generator
+    ) -> None:
+        record_epoch(self.job.run, metrics)
+        shown = [f"{k} {v:.3f}" for k, v in metrics.items() if k.startswith(self.watched_name)]
+        self.terminal.line(
+            f"{result.stage.name} epoch {result.epoch + 1}/{result.stage.epochs}: "
+            f"loss {result.loss:.4g}, {result.images_per_second:.0f} images/s, {', '.join(shown)}"
+        )
+        history = read_metrics(self.job.run)
+        curves = self.job.run / "curves.png"
+        loss_curves(curves, history, [record["stage"] for record in history])
+        grid = None
+        if result.total_epoch % self.config.evaluation.sample_epochs == 0:
+            grid = self.job.run / "samples" / f"epoch-{result.total_epoch:04d}.png"
+            self._sample_grid(grid, generator, spread(self.watched, self._grid_size()))
+        if self.recorder:
+            stage = result.stage.name
+            renamed = {
+                f"{stage}/{k}" if k.startswith(("loss", "terms")) else k: v
+                for k, v in metrics.items()
+                if k not in ("epoch", "stage")
+            }
+            self.recorder.metrics(renamed, result.total_epoch)
+            self.recorder.file(curves)
+            if grid:
+                self.recorder.file(grid, "samples")
+
+    def _grid_size(self) -> int:
+        return self.config.evaluation.captions
+
+    def _sample_grid(self, path: Path, generator: Generator, data: EncodedImages) -> None:
+        """Real photographs beside what the generator draws for their first captions."""
+        drawn = np.concatenate(list(draw_images(generator, data.first_captions())))
+        rows = [self.job.images.dataset.rows[i] for i in data.indices]
+        pairs = list(zip(data.images[data.indices], drawn, strict=True))
+        captioned_grid(path, [row.captions[0] for row in rows], pairs, ("real", "generated"))
+
+    def _species(self, data: EncodedImages) -> list[Species] | None:
+        """The species of each image, where the data set knows its attributes."""
+        if self.config.dataset.name != "synthetic_flowers":
+            return None
+        rows = self.job.images.dataset.rows
+        species = read_species(rows[0].image_path.parents[2])
+        return [species[rows[i].class_id] for i in data.indices]
+
+    def _finish(self, generator: Generator) -> None:
+        """Score the test classes, once, and export the model."""
+        if self.job.finished:
+            return
+        test = self.job.captions.encoded(self.job.images, self.job.split.test)
+        scores: dict[str, float] = {}
+        if self.config.evaluation.score_test:
+            result = evaluate_generator(
+                generator,
+                test,
+                classifier=self.classifier,
+                splits=TEST_SPLITS,
+                species=self._species(test),
+                attribute_baselines=True,
+                on_batch=lambda done, total: self.terminal.progress(
+                    "scoring the test classes", done, total
+                ),
+            )
+            scores = result.scores
+            self._sample_grid(
+                self.job.run / "samples" / "test.png", generator, spread(test, self._grid_size())
+            )
+        write_text(self.job.run / "scores.json", json.dumps(scores, indent=1))
+        origin = {
+            "config": asdict(self.config),
+            "split": self.job.split.to_dict(),
+            "test_scores": scores,
+            "tracked": asdict(self.job.tracked) if self.job.tracked else None,
+        }
+        export_model(self.job.run / "model", generator, self.job.text_encoder, origin)
+        if self.recorder:
+            epochs = sum(stage.epochs for stage in config_stages(self.config))
+            self.recorder.metrics({f"test/{k}": v for k, v in scores.items()}, epochs)
+            if scores:
+                self.recorder.file(self.job.run / "samples" / "test.png", "samples")
+            self.recorder.folder(self.job.run / "model", "model")

@@ -1,0 +1,56 @@
+import pytest
+
+from sdn_ray.cluster import actor_pool
+from sdn_ray.cluster.actor_pool import stream
+from sdn_ray.errors import UserError
+
+
+class Doubler:
+    """Doubles numbers, and refuses some."""
+
+    def __init__(self, refused, at_once=False):
+        if at_once:
+            raise UserError(f"found {refused} at once")
+        self.refused = refused
+
+    def __call__(self, rows):
+        for row in rows:
+            if row["x"] == self.refused:
+                raise UserError(f"found {row['x']}, expected another number")
+            if row["x"] == -1:
+                raise ZeroDivisionError
+        return [2 * row["x"] for row in rows]
+
+
+def batches(count):
+    return [[{"x": 3 * i + j} for j in range(3)] for i in range(count)]
+
+
+def test_results_come_in_the_order_of_the_batches(joined):
+    results = list(stream(batches(12), Doubler, {"refused": None}))
+    assert results == [[2 * row["x"] for row in batch] for batch in batches(12)]
+    assert list(stream([], Doubler, {"refused": None})) == []
+
+
+def test_a_users_error_in_an_actor_is_the_users_error(joined):
+    with pytest.raises(UserError, match=r"^found 7, expected another number$"):
+        list(stream(batches(4), Doubler, {"refused": 7}))
+    with pytest.raises(UserError, match=r"^found 7 at once$"):
+        list(stream(batches(4), Doubler, {"refused": 7, "at_once": True}))
+
+
+def test_another_error_is_not_taken_for_one(joined):
+    with pytest.raises(Exception, match="ZeroDivisionError"):
+        list(stream([[{"x": -1}]], Doubler, {"refused": None}))
+
+
+def test_a_few_rows_are_worked_off_in_this_process(monkeypatch):
+    monkeypatch.setattr(actor_pool, "start_ray", None)  # no cluster is asked for
+    results = list(stream(batches(4), Doubler, {"refused": None}, in_process=12))
+    assert results == [[2 * row["x"] for row in batch] for batch in batches(4)]
+    with pytest.raises(UserError, match=r"^found 7, expected another number$"):
+        list(stream(batches(4), Doubler, {"refused": 7}, in_process=12))
+    with pytest.raises(TypeError):  # one row more than a few, and a wish for actors
+        list(stream(batches(4), Doubler, {"refused": None}, in_process=11))
+    with pytest.raises(TypeError):
+        list(stream(batches(4), Doubler, {"refused": None}, 1, in_process=12))

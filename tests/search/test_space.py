@@ -1,0 +1,133 @@
+from pathlib import Path
+
+import optuna
+import pytest
+
+from sdn_ray.config import ExperimentConfig, read_experiment
+from sdn_ray.errors import UserError
+from sdn_ray.search.space import read_search_space
+
+SPACES = sorted((Path(__file__).parents[2] / "search_spaces").glob("*.yaml"))
+JOBS = Path(__file__).parents[2] / "jobs"
+
+
+@pytest.fixture
+def space(tmp_path):
+    def read(text):
+        path = tmp_path / "space.yaml"
+        path.write_text(text)
+        return read_search_space(path)
+
+    return read
+
+
+@pytest.mark.parametrize("path", SPACES, ids=lambda path: path.stem)
+def test_the_shipped_spaces_fit_the_shipped_jobs(path):
+    jobs = {"quickstart": "quickstart", "table3_schemes": "table3"}
+    job = jobs.get(path.stem, "flowers64")
+    read_search_space(path).check(read_experiment(JOBS / f"{job}.yaml"))
+
+
+def test_distributions_are_those_of_optuna(space):
+    found = space(
+        "distillation.stage_one.learning_rate: {loguniform: [1.0e-4, 1.0e-2]}\n"
+        "distillation.weight_factors.conv1: {uniform: [0, 2]}\n"
+        "generator.fc_width: {int: [16, 64]}\n"
+        "distillation.scheme: {choice: [sdn, joint]}\n"
+    )
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    trial = study.ask()
+    values = found.suggest(trial)
+    distributions = optuna.distributions
+    assert trial.distributions == {
+        "distillation.stage_one.learning_rate": distributions.FloatDistribution(
+            1e-4, 1e-2, log=True
+        ),
+        "distillation.weight_factors.conv1": distributions.FloatDistribution(0, 2),
+        "generator.fc_width": distributions.IntDistribution(16, 64),
+        "distillation.scheme": distributions.CategoricalDistribution(("sdn", "joint")),
+    }
+    config = found.apply(ExperimentConfig(), values)
+    assert config.distillation.stage_one.learning_rate == values[next(iter(values))]
+    assert config.distillation.weight_factors == {
+        "conv1": values["distillation.weight_factors.conv1"]
+    }
+    assert config.generator.fc_width == values["generator.fc_width"]
+    assert config.distillation.scheme == values["distillation.scheme"]
+    assert not found.is_grid
+
+
+@pytest.mark.parametrize(
+    ("fraction", "epochs"), [(0.0, (1, 11)), (0.25, (3, 9)), (0.5, (6, 6)), (1.0, (11, 1))]
+)
+def test_total_epochs_are_split_by_the_fraction(space, fraction, epochs):
+    found = space("total_epochs: 12\nstage_one_fraction: {uniform: [0, 1]}\n")
+    d = found.apply(ExperimentConfig(), {"stage_one_fraction": fraction}).distillation
+    assert (d.stage_one.epochs, d.stage_two.epochs) == epochs
+
+
+def test_a_grid_is_every_combination(space):
+    found = space("distillation.scheme: {grid: [image, sdn]}\nseed: {grid: [0, 1, 2]}\n")
+    assert found.is_grid
+    assert [tuple(values.values()) for values in found.grid()] == [
+        *(("image", 0), ("image", 1), ("image", 2)),
+        *(("sdn", 0), ("sdn", 1), ("sdn", 2)),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "found no parameter"),
+        ("- 1", "found no parameter"),
+        ("a: {", "cannot be read"),
+        ("total_epochs: 4", "found no parameter with a distribution"),
+        ("seed: {int: [0, 1]}\n\nsead: {int: [0, 1]}", "line 3: sead: is no option.*seed"),
+        ("tracking.uri: {choice: [a]}", "line 1: tracking.uri: is no option of a trial"),
+        ("seed: {int: [0, 1]}\nseed: {int: [0, 1]}", "line 2: seed: found twice"),
+        ("dataset.image_size: {choice: [32, 64]}", "line 1: dataset.image_size: settles which"),
+        ("seed: {int: [0, 1]}\nevaluation.images: {int: [1, 9]}", "line 2: evaluation.images: set"),
+        ("training.workers: {int: [1, 2]}", "what all trials reserve"),
+        ("seed: 3", "line 1: seed: found 3, expected one of loguniform"),
+        ("seed: {normal: [0, 1]}", "line 1: seed: found {'normal': .*expected one of"),
+        ("seed: {int: [0]}", r"line 1: seed: int: found \[0\], expected two whole numbers"),
+        ("seed: {int: [0, 1.5]}", r"found \[0, 1.5\], expected two whole numbers"),
+        ("seed: {int: [4, 4]}", r"found the empty range \[4, 4\]"),
+        ("seed: {choice: []}", r"found \[\], expected a list with values"),
+        ("seed: {choice: [[1]]}", "expected plain values"),
+        (
+            "distillation.stage_one.learning_rate: {loguniform: [1e-4, 1e-2]}",
+            "YAML reads 1e-4 as text",
+        ),
+        (
+            "distillation.stage_one.learning_rate: {loguniform: [0, 1]}",
+            "found the low end 0, expected more than 0",
+        ),
+        ("seed: {grid: [0]}\ngenerator.fc_width: {int: [1, 2]}", "line 2: found a distribution"),
+        ("total_epochs: 4\nseed: {int: [0, 1]}", "belong together"),
+        ("stage_one_fraction: {uniform: [0, 1]}", "belong together"),
+        (
+            "total_epochs: 4\nstage_one_fraction: {uniform: [0, 1]}\n"
+            "distillation.stage_one.epochs: {int: [1, 2]}",
+            "beside total_epochs",
+        ),
+        ("total_epochs: 1\nstage_one_fraction: {uniform: [0, 1]}", "line 1: total_epochs: found 1"),
+    ],
+)
+def test_what_is_no_search_space(space, text, message):
+    with pytest.raises(UserError, match=message):
+        space(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("seed: {int: [-1, 4]}", "line 1: seed cannot be -1"),
+        ("seed: {int: [0, 1]}\ndistillation.scheme: {choice: [sdn, gan]}", "line 2: .* be gan"),
+        ("generator.batch_norm: {choice: [true, perhaps]}", "batch_norm cannot be perhaps"),
+        ("distillation.weight_factors.conv1: {uniform: [-1, 1]}", "conv1 cannot be -1"),
+    ],
+)
+def test_values_that_no_experiment_can_have_name_their_line(space, text, message):
+    with pytest.raises(UserError, match=message):
+        space(text).check(ExperimentConfig())

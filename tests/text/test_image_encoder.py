@@ -1,0 +1,46 @@
+"""The images' side of a text encoder, by hand and on disk."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from sdn_ray.errors import UserError
+from sdn_ray.text.image_encoder import (
+    IMAGE_ENCODER_FILE,
+    ImageEncoder,
+    Standardiser,
+    load_image_encoder,
+)
+
+FEATURES = np.array([[1, 5, 2], [3, 5, 6]], dtype=np.float32)
+
+
+def test_features_are_standardised_and_mapped():
+    project = nn.Linear(3, 2)
+    with torch.no_grad():
+        project.weight.copy_(torch.tensor([[1.0, 0, 0], [1, 1, -2]]))
+        project.bias.copy_(torch.tensor([10.0, 0]))
+    side = ImageEncoder(Standardiser.of(FEATURES), project)
+    # Means 2, 5, 4 and deviations 1, 0, 2: (5, 9, 0) becomes (3, 0, -2); a constant says nothing.
+    found = side(np.array([[5, 9, 0]], dtype=np.float32))
+    np.testing.assert_array_equal(found, [[13, 3 + 4]])
+
+
+@pytest.mark.parametrize("project", [nn.Identity(), nn.Linear(3, 4)])
+def test_what_is_saved_is_read(tmp_path, project):
+    side = ImageEncoder(Standardiser.of(FEATURES), project)
+    side.save(tmp_path, {"features": "teacher", "image_size": 64})
+    again, source = load_image_encoder(tmp_path)
+    assert source == {"features": "teacher", "image_size": 64}
+    np.testing.assert_array_equal(again(FEATURES), side(FEATURES))
+
+
+def test_a_damaged_or_missing_file_is_named(tmp_path):
+    with pytest.raises(UserError, match=f"{IMAGE_ENCODER_FILE}: cannot be read"):
+        load_image_encoder(tmp_path)
+    ImageEncoder(Standardiser.of(FEATURES), nn.Linear(3, 4)).save(tmp_path, {})
+    data = (tmp_path / IMAGE_ENCODER_FILE).read_bytes()
+    (tmp_path / IMAGE_ENCODER_FILE).write_bytes(data[:-5])
+    with pytest.raises(UserError, match=f"{IMAGE_ENCODER_FILE}: cannot be read"):
+        load_image_encoder(tmp_path)
