@@ -276,9 +276,30 @@ def parse(parser: ArgumentParser, arguments: Sequence[str]) -> Namespace:
         UserError: an unknown option, a wrong type, a file that cannot be read.
     """
     try:
-        return parser.parse_args(list(arguments))
+        return parser.parse_args(_with_shipped_config(arguments))
     except ArgumentError as error:
         raise UserError(one_line(error)) from error
+
+
+def _with_shipped_config(arguments: Sequence[str]) -> list[str]:
+    """The arguments with the path of a --config that comes with the package."""
+    found = list(arguments)
+    for place, argument in enumerate(found):
+        if argument == "--config" and place + 1 < len(found):
+            found[place + 1] = str(shipped_file(found[place + 1]))
+        elif argument.startswith("--config="):
+            found[place] = f"--config={shipped_file(argument.removeprefix('--config='))}"
+    return found
+
+
+def shipped_file(path: str) -> Path:
+    """A file that the user names, or the one of that name that comes with the package.
+
+    So ``jobs/flowers64.yaml`` is found wherever a command is run.
+    """
+    given = Path(path).expanduser()
+    shipped = SHIPPED / path
+    return (shipped if shipped.is_file() and not given.exists() else given).absolute()
 
 
 def experiment_from(namespace: Namespace) -> ExperimentConfig:

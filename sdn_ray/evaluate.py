@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,6 @@ DESCRIPTION = (
     "Score images, of folders or drawn by a model on the way: inception score (or the same by "
     "another classifier), and against the real images of a data set SSIM, FSIM, FID and KID."
 )
-_FLAG = {"type": bool, "nargs": "?", "const": True, "default": False}
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -101,14 +101,10 @@ def _parser() -> ArgumentParser:
     add("--classifier", type=str, default=INCEPTION, help="NAME or NAME:WEIGHTS.")
     add("--splits", type=int, default=10, help="Splits of the classifier score.")
     add("--seed", type=int, default=0, help="Of the shuffle before the splits.")
-    add(
-        *("--skip_bad", "--skip-bad"),
-        **_FLAG,
-        help="Leave bad images out, and report them.",
-    )
-    add(
+    flag = partial(add, type=bool, nargs="?", const=True, default=False)
+    flag("--skip_bad", "--skip-bad", help="Leave bad images out, and report them.")
+    flag(
         "--colors",
-        **_FLAG,
         help="Add how often images have the colour that their captions name, of the pairs whose "
         "caption names one, by a classifier fitted on the training images of --reference.",
     )

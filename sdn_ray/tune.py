@@ -5,7 +5,13 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser
 
-from sdn_ray.config import absolute, experiment_from, experiment_parser, with_absolute_paths
+from sdn_ray.config import (
+    absolute,
+    experiment_from,
+    experiment_parser,
+    shipped_file,
+    with_absolute_paths,
+)
 from sdn_ray.errors import UserError
 from sdn_ray.runs.command_line import (
     check_at_least,
@@ -14,7 +20,6 @@ from sdn_ray.runs.command_line import (
     parse_with_default_config,
     refuse_others,
     run_command,
-    shipped_file,
 )
 from sdn_ray.runs.lifecycle import run_to_its_end
 from sdn_ray.runs.terminal import Display

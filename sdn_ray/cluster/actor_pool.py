@@ -22,8 +22,8 @@ class BatchActor(Protocol):
         """What becomes of a batch."""
 
 
-def pool_size(actors: int | None) -> tuple[int, dict[str, float]]:
-    """How many actors the joined cluster takes, and what each of them reserves.
+def pool_size(actors: int | None) -> tuple[int, int]:
+    """How many actors the joined cluster takes, and how many GPUs each of them reserves.
 
     Args:
         actors: as the user asks; None is one for each GPU, or for each CPU where there is none.
@@ -38,7 +38,7 @@ def pool_size(actors: int | None) -> tuple[int, dict[str, float]]:
         raise UserError(
             f"--workers: found {actors}, expected 1 to {most}: the cluster has {most} {kind}"
         )
-    return actors or most, {"num_cpus": 1, "num_gpus": 1} if gpus else {"num_cpus": 1}
+    return actors or most, 1 if gpus else 0
 
 
 def stream(
@@ -72,7 +72,7 @@ def stream(
         yield from (work(list(rows)) for rows in batches)
         return
     start_ray()
-    size, resources = pool_size(actors)
+    size, gpus = pool_size(actors)
     context = ray.data.DataContext.get_current()
     context.execution_options.preserve_order = True
     blocks = ray.data.from_arrow([pa.Table.from_pylist(list(rows)) for rows in batches])
@@ -82,7 +82,8 @@ def stream(
         batch_size=None,  # a block is a batch
         batch_format="pyarrow",
         compute=ActorPoolStrategy(size=min(size, len(batches))),
-        **resources,
+        num_cpus=1,
+        num_gpus=gpus or None,
     )
     for block in results.iter_batches(batch_size=None, prefetch_batches=0):
         for boxed in block["result"]:

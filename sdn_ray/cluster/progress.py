@@ -35,7 +35,6 @@ class WorkerTerminal(Terminal, Protocol):
         """Leave word why the work cannot go on; returns once it is kept."""
 
 
-@ray.remote(num_cpus=0, max_restarts=0)
 class Monitor:
     """Carries progress from workers to the terminal, and the wish to stop the other way."""
 
@@ -95,7 +94,7 @@ class Watcher:
 
     def __init__(self, terminal: Terminal) -> None:
         self._terminal = terminal
-        self._monitor = Monitor.remote()
+        self._monitor: Any = ray.remote(num_cpus=0, max_restarts=0)(Monitor).remote()
         self.remote = RemoteTerminal(self._monitor)  # for the workers
 
     def close(self) -> None:

@@ -28,5 +28,8 @@ def ray_task(function: Callable[..., Any], resources: Mapping[str, float]) -> An
     return ray.remote(
         num_cpus=resources["CPU"],
         num_gpus=resources.get("GPU", 0),
-        scheduling_strategy=PlacementGroupSchedulingStrategy(placement_group=None),
+        scheduling_strategy=PlacementGroupSchedulingStrategy(
+            # None is documented ("no placement group"), and Ray's annotation does not know it.
+            placement_group=None  # type: ignore[arg-type]
+        ),
     )(function)

@@ -3,6 +3,7 @@
 import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,12 @@ DRAWING_VERSION = 1  # to raise with any change to how the embedded data set is 
 
 def cache_folder(config: DatasetConfig) -> Path:
     """Where prepared arrays, fitted teachers and text encoders are kept."""
-    return Path(config.cache or "~/.cache/sdn_ray").expanduser().absolute()
+    return cache_at(config.cache)
+
+
+def cache_at(given: str | None) -> Path:
+    """The cache in a folder that the user names, or in the default one."""
+    return Path(given or "~/.cache/sdn_ray").expanduser().absolute()
 
 
 def read_dataset(config: DatasetConfig) -> CaptionedDataset:
@@ -67,24 +73,36 @@ def dataset_split(dataset: CaptionedDataset, config: DatasetConfig) -> ClassSpli
 
 
 def prepare_images(
-    dataset: CaptionedDataset, config: DatasetConfig, on_progress: OnProgress
+    dataset: CaptionedDataset,
+    image_size: int,
+    cache: Path,
+    on_progress: OnProgress,
+    *,
+    skip_bad: bool = False,
 ) -> PreparedImages:
-    """Decode every image to RGB and resize it whole to ``image_size``, in parallel, once.
+    """Decode every image to RGB and resize it whole, in parallel, once.
+
+    Args:
+        dataset: whose images.
+        image_size: height and width of the result.
+        cache: folder where it is kept.
+        on_progress: shown how far it has come.
+        skip_bad: leave out images that do not decode.
 
     Raises:
-        UserError: when an image does not decode, unless ``dataset.skip_bad`` leaves it out.
+        UserError: when an image does not decode, unless ``skip_bad`` leaves it out.
     """
     paths = [row.image_path for row in dataset.rows]
     with ThreadPoolExecutor(16) as pool:
         hashes = list(pool.map(file_hash, paths))
-    key = fingerprint("images", config.image_size, hashes)
-    folder = cache_folder(config) / f"images-{key}"
+    key = fingerprint("images", image_size, hashes)
+    folder = cache / f"images-{key}"
     if not folder.is_dir():
-        with making_folder(folder) as partial:
-            bad = _decode_all(paths, config.image_size, partial / "images.npy", on_progress)
-            write_text(partial / "bad.json", json.dumps(bad))
+        with making_folder(folder) as unfinished:
+            bad = _decode_all(paths, image_size, unfinished / "images.npy", on_progress)
+            write_text(unfinished / "bad.json", json.dumps(bad))
     bad = {int(k): v for k, v in json.loads((folder / "bad.json").read_text()).items()}
-    if bad and not config.skip_bad:
+    if bad and not skip_bad:
         first = min(bad)
         raise UserError(
             f"{paths[first]}: {bad[first]}; expected an image that decodes"
@@ -99,10 +117,20 @@ def prepare_images(
     return PreparedImages(key, kept, folder / "images.npy")
 
 
-def show_left_out(dataset: CaptionedDataset, terminal: Terminal) -> None:
-    """Say what `dataset.skip_bad` has left out."""
-    for item in dataset.bad_items:
+def prepare_configured_images(
+    dataset: CaptionedDataset, config: DatasetConfig, terminal: Terminal
+) -> PreparedImages:
+    """`prepare_images` as a configuration has it; says what `dataset.skip_bad` has left out."""
+    images = prepare_images(
+        dataset,
+        config.image_size,
+        cache_folder(config),
+        terminal.progress,
+        skip_bad=config.skip_bad,
+    )
+    for item in images.dataset.bad_items:
         terminal.line(f"left out {item.path}: {item.reason}")
+    return images
 
 
 def _decode_all(
@@ -114,7 +142,7 @@ def _decode_all(
         override_num_blocks=max(1, len(paths) // 512),
     )
     decoded = rows.map_batches(
-        decode_batch, batch_size=_DECODE_BATCH, fn_kwargs={"image_size": image_size}
+        partial(decode_batch, image_size=image_size), batch_size=_DECODE_BATCH
     )
     shape = (len(paths), image_size, image_size, 3)
     array = np.lib.format.open_memmap(target, mode="w+", dtype=np.uint8, shape=shape)

@@ -9,14 +9,46 @@ import numpy as np
 from sdn_ray.cluster.progress import Terminal
 from sdn_ray.cluster.resources import use_device
 from sdn_ray.cluster.tasks import Runner
-from sdn_ray.config import ExperimentConfig
+from sdn_ray.config import ExperimentConfig, TeacherConfig
 from sdn_ray.data.prepared import PreparedImages
 from sdn_ray.data.splits import ClassSplit
+from sdn_ray.errors import UserError
 from sdn_ray.files import fingerprint
 from sdn_ray.models.fit import FitEpoch, FitSettings, fit_teacher
 from sdn_ray.models.plan import Plan
 from sdn_ray.models.teacher import load_teacher
 from sdn_ray.preparation.images import cache_folder
+
+FIT = "fit"  # of teacher.weights, beside imagenet and files
+
+
+def teacher_weights(teacher: TeacherConfig) -> str:
+    """What a configuration says of the teacher's weights.
+
+    Raises:
+        UserError: nothing.
+    """
+    if teacher.weights is None:
+        raise UserError(
+            "teacher.weights: found nothing; expected imagenet (torchvision's weights, "
+            "downloaded), a safetensors file, or fit (the plan is first trained as a classifier "
+            "of the training classes)"
+        )
+    return teacher.weights
+
+
+def fit_plan(teacher: TeacherConfig) -> Plan:
+    """The plan of a teacher that is fitted.
+
+    Raises:
+        UserError: there is none.
+    """
+    if teacher.plan is None:
+        raise UserError(
+            "teacher.plan: found nothing; teacher.weights `fit` needs a plan, for example "
+            "16,16,M,32,32,M,64"
+        )
+    return Plan.parse(teacher.plan)
 
 
 def prepare_teacher(
@@ -32,15 +64,17 @@ def prepare_teacher(
         UserError: when the weights cannot be had.
     """
     teacher, cache = config.teacher, cache_folder(config.dataset)
-    if teacher.weights == "imagenet":
+    weights = teacher_weights(teacher)
+    if weights == "imagenet":
         path = cache / f"teacher-imagenet-{teacher.plan}.safetensors"
         if not path.exists():
             load_teacher("imagenet", teacher.plan).save(path)
         return path
-    if teacher.weights != "fit":
-        return Path(teacher.weights)
+    if weights != FIT:
+        return Path(weights)
+    plan = fit_plan(teacher)
     key = fingerprint(
-        "fit", images.key, split.train, str(Plan.parse(teacher.plan)), asdict(teacher.fit),
+        "fit", images.key, split.train, str(plan), asdict(teacher.fit),
         config.seed, [row.class_id for row in images.dataset.rows],
     )  # fmt: skip
     path = cache / f"teacher-fit-{key}.safetensors"
@@ -66,7 +100,7 @@ def _fit_teacher(
     teacher = fit_teacher(
         np.asarray(images.images()[members]),
         class_ids,
-        Plan.parse(config.teacher.plan),
+        fit_plan(config.teacher),
         FitSettings(settings.epochs, settings.batch_size, settings.learning_rate, config.seed),
         device=use_device(),
         on_epoch=fit_progress(terminal, "fitting the teacher", "teacher", len(set(class_ids))),

@@ -10,7 +10,6 @@ from jsonargparse import ArgumentParser, Namespace
 
 from sdn_ray.config import (
     DEFAULT_CONFIG,
-    SHIPPED,
     ExperimentConfig,
     absolute,
     experiment_from,
@@ -88,16 +87,6 @@ def parse_with_default_config(
     if not {"--config", "--resume"} & set(names):
         arguments = ["--config", str(DEFAULT_CONFIG), *arguments]
     return parse(parser, arguments), names
-
-
-def shipped_file(path: str) -> Path:
-    """A file that the user names, or the one of that name that comes with the package.
-
-    So ``search_spaces/quickstart.yaml`` is found wherever the command is run.
-    """
-    given = Path(path).expanduser()
-    shipped = SHIPPED / path
-    return (shipped if shipped.is_file() and not given.exists() else given).absolute()
 
 
 def default_output(command: str) -> str:

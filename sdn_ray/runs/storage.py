@@ -1,4 +1,9 @@
-"""A second home for a run folder: a mounted path or an object store, which outlives the machine."""
+"""A second home for a run folder: a mounted path or an object store, which outlives the machine.
+
+Ray Train's own upload keeps checkpoints alone, not what else a run needs to go on and has come to
+(configuration, records, model), and ends the training where the store does not answer. It also
+copies a checkpoint file by file into its final place, where a kill leaves a part of one.
+"""
 
 import uuid
 from concurrent.futures import Future, ThreadPoolExecutor

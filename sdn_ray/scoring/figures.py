@@ -21,7 +21,14 @@ from sdn_ray.runs.folder import TrackedRun, tracked_run
 from sdn_ray.runs.terminal import Display
 from sdn_ray.scoring.actors import SetReader, image_row
 from sdn_ray.scoring.captions import file_requests, reference_rows
-from sdn_ray.scoring.image_sets import ScoredSet, image_entries, open_set, origins_of, usable
+from sdn_ray.scoring.image_sets import (
+    ScoredSet,
+    image_entries,
+    open_set,
+    origins_of,
+    source_place,
+    usable,
+)
 from sdn_ray.scoring.retrieval_index import retrieval_index
 from sdn_ray.scoring.score import score_sets
 
@@ -161,7 +168,7 @@ def worst(options: Any, output: Path, display: Display) -> list[TrackedRun | Non
     drawn = SetReader([str(one.model) if one.model else None])(
         [image_row(0, image) for image in images]
     )
-    rows = [real.rows[real.find(str(image.source))] for image in images]
+    rows = [real.rows[source_place(image, real)] for image in images]
     photos = [_real_like(row, image) for row, image in zip(rows, drawn, strict=True)]
     comparison_rows(
         output,

@@ -25,7 +25,7 @@ from sdn_ray.metrics.ssim import WINDOW
 from sdn_ray.models.export import GENERATOR, load_model
 from sdn_ray.runs.folder import TrackedRun, tracked_run
 from sdn_ray.scoring.actors import image_row
-from sdn_ray.scoring.captions import FILES_AT_ONCE, row_requests
+from sdn_ray.scoring.captions import BATCH, FILES_AT_ONCE, row_requests
 
 
 @dataclass(frozen=True)
@@ -201,7 +201,7 @@ def _drawn_from(
     indices: dict[int, list[int]] = {}
     for image in one.images:
         if image.index not in (without or {}):
-            indices.setdefault(real.find(str(image.source)), []).append(image.index)
+            indices.setdefault(source_place(image, real), []).append(image.index)
     for place, own in indices.items():
         first = real.rows[place].captions[0]
         own.sort(key=lambda index: one.images[index].caption not in (first, None))
@@ -219,13 +219,24 @@ def set_batches(place: int, one: ScoredSet, real: RealImages | None) -> list[lis
     """
     drawn_from = _drawn_from(one, real) if real else {}
     pairs = {indices[0]: (path, indices) for path, indices in drawn_from.items()}
-    rows = []
+    rows: list[Row] = []
     for image in one.images:
         path, indices = pairs.get(image.index, (None, []))
-        caption = None
-        if path is not None:  # a folder made elsewhere may have no captions of its own
-            first = real.rows[real.find(str(image.source))].captions[0]
-            caption = first if image.caption is None else image.caption
-        pair = {"real": path, "drawn_from_it": indices, "pair_caption": caption}
+        caption = image.caption
+        if real is not None and path is not None and caption is None:  # a folder made elsewhere
+            caption = real.rows[source_place(image, real)].captions[0]
+        pair = {"real": path, "drawn_from_it": indices, "pair_caption": caption if path else None}
         rows.append(image_row(place, image) | pair)
-    return list(batched(rows))
+    return [list(part) for part in batched(rows, BATCH)]
+
+
+def source_place(image: SetImage, real: RealImages) -> int:
+    """The place among the real images of the one whose caption an image is of.
+
+    Raises:
+        KeyError: it is not among them, which `usable` refuses or leaves out.
+    """
+    place = None if image.source is None else real.find(image.source)
+    if place is None:
+        raise KeyError(f"{image}: source {image.source}")
+    return place

@@ -113,9 +113,9 @@ def print_reports(reports: Sequence[SetReport], console: Console | None = None) 
     """Print the table: a row a set, and one for the real images at the count of each."""
     console = console or Console(highlight=False)
     first = reports[0]
-    names = dict.fromkeys(name for report in reports for name in report.scores)
+    known = dict.fromkeys(name for report in reports for name in report.scores)
     # Of what is there for comparison, the file tells.
-    names = [name for name in names if not name.endswith("_std") and "_of_" not in name]
+    names = [name for name in known if not name.endswith("_std") and "_of_" not in name]
     table = Table(
         Column("images", no_wrap=True),
         Column("count", no_wrap=True),
@@ -127,7 +127,7 @@ def print_reports(reports: Sequence[SetReport], console: Console | None = None) 
     )
     for report in reports:
         table.add_row(report.name, str(report.images), *_cells(report.scores, names))
-    rows = {}
+    rows: dict[tuple[str, ...], None] = {}
     for report in reports:
         if report.real_scores:
             repeated = "" if report.images == report.real_images else ", repeated"

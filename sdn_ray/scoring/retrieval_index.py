@@ -11,7 +11,7 @@ from sdn_ray.cluster.actor_pool import BatchActor, Row, batched, stream
 from sdn_ray.cluster.progress import Terminal, Watcher
 from sdn_ray.cluster.resources import start_ray, use_device, worker_resources
 from sdn_ray.cluster.tasks import ray_runner
-from sdn_ray.config import DatasetConfig, TrainingConfig
+from sdn_ray.config import TrainingConfig
 from sdn_ray.data.prepared import PreparedImages
 from sdn_ray.data.rows import CaptionedImage
 from sdn_ray.files import file_hash, fingerprint, replacing
@@ -23,7 +23,7 @@ from sdn_ray.models.retrieval import (
     load_retrieval_network,
 )
 from sdn_ray.models.teacher import Teacher, load_teacher
-from sdn_ray.preparation.images import cache_folder, prepare_images
+from sdn_ray.preparation.images import cache_at, prepare_images
 from sdn_ray.preparation.teacher import fit_progress
 from sdn_ray.runs.terminal import Display
 from sdn_ray.scoring.captions import reference_rows
@@ -69,18 +69,15 @@ def retrieval_index(
     step = 1 << teacher.plan.pools
     image_size = max(step, image_size // step * step)
     dataset, rows = reference_rows(options.reference, "train", origins)
-    config = DatasetConfig(
-        name=dataset.name, root=options.reference, image_size=image_size, cache=options.cache
-    )
+    cache = cache_at(options.cache)
     start_ray()
-    images = prepare_images(dataset, config, display.progress)
+    images = prepare_images(dataset, image_size, cache, display.progress)
     class_ids = tuple(sorted({row.class_id for row in rows}))
     settings = FitSettings(options.epochs, _BATCH_SIZE, options.learning_rate, _SEED)
     # In this order since the first release: what was fitted before is found again.
     known = [options.fc_width, options.epochs, options.learning_rate, _SEED, _BATCH_SIZE]
     weights = "imagenet" if options.teacher == "imagenet" else file_hash(options.teacher)
     key = fingerprint("retrieval", images.key, class_ids, str(teacher.plan), weights, known)
-    cache = cache_folder(config)
     path, features = cache / f"retrieval-{key}.safetensors", cache / f"retrieval-{key}.npy"
     if not path.exists():
         watch = Watcher(display)

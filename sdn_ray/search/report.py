@@ -1,6 +1,7 @@
 """How a study ends, trial by trial and as a whole: lines, MLflow, table, pictures, best config."""
 
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -98,13 +99,16 @@ def pictures(study: optuna.Study, folder: Path) -> list[Path]:
     from optuna.visualization.matplotlib import plot_optimization_history, plot_param_importances
 
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    plots = {"history.png": plot_optimization_history} if complete else {}
+    plots: dict[str, Callable[[optuna.Study], Any]] = {}
+    if complete:
+        plots["history.png"] = plot_optimization_history
     if len({trial.value for trial in complete}) > 1:
         plots["importances.png"] = plot_param_importances
     written = []
     for name, plot in plots.items():
         with replacing(folder / name) as partial, warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            plot(study).figure.savefig(partial, dpi=110, bbox_inches="tight")
+            canvas = plot(study).figure.canvas
+            canvas.print_figure(partial, dpi=110, bbox_inches="tight")
         written.append(folder / name)
     return written

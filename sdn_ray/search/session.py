@@ -7,7 +7,7 @@ from sdn_ray.cluster.resources import start_ray, worker_resources
 from sdn_ray.cluster.tasks import ray_runner
 from sdn_ray.data.rows import CaptionedDataset
 from sdn_ray.data.splits import ClassSplit
-from sdn_ray.preparation.images import prepare_images, read_dataset, show_left_out
+from sdn_ray.preparation.images import prepare_configured_images, read_dataset
 from sdn_ray.runs.folder import TrackedRun, note_run
 from sdn_ray.runs.lifecycle import open_tracking
 from sdn_ray.runs.storage import RunStorage
@@ -33,8 +33,7 @@ class StudySession:
     def prepare(self, display: Display) -> StudyJob:
         """What all trials share: pixels, teacher and captions' embeddings, made once."""
         config, split = self.plan.config, self.split
-        images = prepare_images(self.dataset, config.dataset, display.progress)
-        show_left_out(images.dataset, display)
+        images = prepare_configured_images(self.dataset, config.dataset, display)
         counts = [len(images.dataset.rows_of(part)) for part in (split.train, split.test)]
         scored = replace(config.evaluation, score_test=bool(split.test))
         check_sizes(replace(config, evaluation=scored), *counts)

@@ -2,6 +2,10 @@
 
 All that a search knows is in the study's storage, written as it happens, so a search goes on from
 there after a kill at any moment; Tune's own snapshots are not needed.
+
+Ray's `OptunaSearch` asks the study for new trials alone, so that one that a kill cut off stays
+RUNNING there for ever, where this one takes it up again. It never asks Optuna's pruner either, and
+tells the study that a trial which Tune's scheduler stopped is complete.
 """
 
 import time
@@ -136,7 +140,8 @@ class StudySearch(Searcher):
         self._running: dict[str, optuna.Trial] = {}
         self._pruned: set[str] = set()
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+    # Ray's annotation leaves out `Searcher.FINISHED`, which it asks for.
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
         """The next trial's number, values and time, as Tune's `config`."""
         if self._cut_off:
             # The constructor is the one way back to a trial that another process has begun.

@@ -3,6 +3,7 @@
 import json
 import statistics
 from collections import defaultdict
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -108,9 +109,15 @@ def _picture(path: Any, shared: StudyJob, groups: dict[Cell, list[FrozenTrial]])
     rows = [job.images.dataset.rows[i] for i in data.indices]
     captions = [row.captions[0] for row in rows]
     size = shared.plan.config.dataset.image_size
-    columns = [[read_real(row.image_path, size, size) for row in rows]]
+    columns: list[Sequence[np.ndarray]] = [[read_real(row.image_path, size, size) for row in rows]]
     for trials in groups.values():
         model = load_model(shared.trial_folder(trials[0].number) / "model")
-        columns.append(np.concatenate(list(draw_images(model.generator, model.embed(captions)))))
+        columns.append(
+            [
+                image
+                for batch in draw_images(model.generator, model.embed(captions))
+                for image in batch
+            ]
+        )
     headers = ["real", *map(_label, groups)]
     comparison_rows(path, captions, headers, list(zip(*columns, strict=True)))

@@ -16,6 +16,8 @@ from sdn_ray.models.classifiers import load_classifier
 from sdn_ray.models.image_features import TEACHER
 from sdn_ray.models.plan import Plan
 from sdn_ray.models.teacher import load_teacher
+from sdn_ray.preparation.teacher import FIT as FIT_TEACHER
+from sdn_ray.preparation.teacher import fit_plan, teacher_weights
 from sdn_ray.text.encoders import CHAR_CNN_RNN, FIT, PRETRAINED
 from sdn_ray.text.sentence import KINDS as SENTENCE_KINDS
 
@@ -28,21 +30,10 @@ def teacher_plan(config: ExperimentConfig) -> Plan:
     Raises:
         UserError: when there is none, or its weights cannot be had.
     """
-    teacher = config.teacher
-    if teacher.weights is None:
-        raise UserError(
-            "teacher.weights: found nothing; expected imagenet (torchvision's weights, "
-            "downloaded), a safetensors file, or fit (the plan is first trained as a classifier "
-            "of the training classes)"
-        )
-    if teacher.weights == "fit":
-        if teacher.plan is None:
-            raise UserError(
-                "teacher.plan: found nothing; teacher.weights `fit` needs a plan, for example "
-                "16,16,M,32,32,M,64"
-            )
-        return Plan.parse(teacher.plan)
-    return _loaded_plan(teacher.weights, teacher.plan)
+    weights = teacher_weights(config.teacher)
+    if weights == FIT_TEACHER:
+        return fit_plan(config.teacher)
+    return _loaded_plan(weights, config.teacher.plan)
 
 
 @cache

@@ -82,6 +82,7 @@ def fit(
         "work": ray.put((run_job, job, terminal, gauges, summary)),
         "resources": resources,
     }
+    run_callbacks: list[Any] = list(callbacks)  # which Ray annotates as Tune's
     trainer = TorchTrainer(
         _train_loop,
         train_loop_config=settings,
@@ -96,7 +97,7 @@ def fit(
             name="ray_train",
             storage_path=str(job.run),
             failure_config=FailureConfig(max_failures=max_failures),
-            callbacks=list(callbacks),
+            callbacks=run_callbacks,
         ),
     )
     trainer.fit()

@@ -14,9 +14,8 @@ from sdn_ray.data.splits import ClassSplit
 from sdn_ray.files import write_text
 from sdn_ray.preparation.images import (
     dataset_split,
-    prepare_images,
+    prepare_configured_images,
     read_dataset,
-    show_left_out,
 )
 from sdn_ray.runs.folder import TrackedRun
 from sdn_ray.runs.lifecycle import begin_run, open_tracking
@@ -36,9 +35,8 @@ class Session:
 
     def images(self, terminal: Terminal) -> PreparedImages:
         """The data set's images, decoded once; the run folder gets the split."""
-        images = prepare_images(self.dataset, self.config.dataset, terminal.progress)
+        images = prepare_configured_images(self.dataset, self.config.dataset, terminal)
         write_text(self.folder / "split.json", json.dumps(self.split.to_dict()))
-        show_left_out(images.dataset, terminal)
         return images
 
 

@@ -126,8 +126,9 @@ class Worker:
         self._teacher = teacher  # which the run moves to its device and precision
         generator = new_generator(config, teacher, self.train_data.embeddings.shape[1])
         path = self._agreed(latest_checkpoint(self.job.run / "checkpoints"))
-        state = self._state(path) if path else None
-        if state:
+        state = None
+        if path:
+            state = self._state(path)
             check_same(self._identity, state["identity"], path)
             weights = stored_weights(state)
             if generator.samples != state["samples"]:
@@ -153,7 +154,7 @@ class Worker:
         if self.rank == 0:
             remove_partial_files(self.job.run / "checkpoints")
             forget_epochs_after(self.job.run, run.epochs_done)
-            if state:
+            if path:
                 done, total = run.steps_done(len(self.batches)), run.steps(len(self.batches))
                 self.terminal.line(f"going on from step {done} of {total} ({path.name})")
         return run
@@ -191,7 +192,7 @@ class Worker:
         dist.all_gather_object(seen, path.exists())
         if all(seen):
             return load_checkpoint(path)
-        sent = [load_checkpoint(path) if self.rank == 0 else None]
+        sent = [load_checkpoint(path) if self.rank == 0 else {}]
         dist.broadcast_object_list(sent, src=0)
         return sent[0]
 

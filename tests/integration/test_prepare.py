@@ -3,7 +3,6 @@ import pytest
 from PIL import Image
 
 from sdn_ray.cluster.resources import start_ray
-from sdn_ray.config import DatasetConfig
 from sdn_ray.data.readers.oxford_flowers import read_oxford_flowers
 from sdn_ray.errors import UserError
 from sdn_ray.preparation.images import prepare_images
@@ -15,11 +14,14 @@ def started(joined):
 
 
 def prepared(root, tmp_path, **options):
-    config = DatasetConfig(
-        name="oxford_flowers", image_size=32, cache=str(tmp_path / "cache"), **options
-    )
     seen = []
-    images = prepare_images(read_oxford_flowers(root), config, lambda *event: seen.append(event))
+    images = prepare_images(
+        read_oxford_flowers(root),
+        32,
+        tmp_path / "cache",
+        lambda *event: seen.append(event),
+        **options,
+    )
     return images, seen
 
 

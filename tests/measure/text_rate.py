@@ -1,4 +1,4 @@
-"""Encoding rates: python -m tests.measure.text_rate [--sentence MODEL] [--captions FILE …].
+"""Encoding rates: python -m tests.measure.text_rate [--sentence MODEL] [--threads N].
 
 Captions a second of the char-CNN-RNN (random weights, the released architecture), of a sentence
 encoder, and of a CLIP text tower with random weights; then again, when all are in the cache.

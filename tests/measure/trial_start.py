@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 
 from sdn_ray import tune
+from sdn_ray.search import ray_tune
 from tests.integration.small import write_config
 
 _LINE = re.compile(r"first steps done ([\d.]+) s after")
@@ -18,7 +19,7 @@ _LINE = re.compile(r"first steps done ([\d.]+) s after")
 
 def seconds(folder: Path, config: Path, trials: int, *, reuse: bool) -> list[float]:
     """The start of each trial of a small study."""
-    tune.REUSE_PROCESSES = reuse
+    ray_tune.REUSE_PROCESSES = reuse
     space = folder / "space.yaml"
     space.write_text(f"seed: {{grid: {list(range(trials))}}}\n")
     study = folder / f"study-{reuse}"
