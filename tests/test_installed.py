@@ -1,5 +1,6 @@
 """The wheel: what travels in it, and that commands work from it in any folder."""
 
+import json
 import os
 import subprocess
 import sys
@@ -24,11 +25,31 @@ def installed(tmp_path_factory):
     return folder / "site"
 
 
-def run(installed, tmp_path, *arguments):
+# One process for all commands, since most of a command's start is what it imports.
+RUN = """
+import json, sys
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
+import sdn_ray, sdn_ray.train, sdn_ray.train_text, sdn_ray.tune
+from sdn_ray.runs.command_line import run_command
+found = [sdn_ray.__file__]
+for name, *arguments in json.loads(sys.argv[1]):
+    with redirect_stdout(StringIO()) as out, redirect_stderr(StringIO()) as err:
+        try:
+            status = run_command(getattr(sdn_ray, name).main, arguments)
+        except SystemExit as end:
+            status = end.code
+    found.append([status, out.getvalue(), err.getvalue()])
+print(json.dumps(found))
+"""
+
+
+def run(installed, folder, *commands):
+    """Where the package was found, and status, output and errors of each command."""
     env = os.environ | {"PYTHONPATH": str(installed)}
-    return subprocess.run(
-        [sys.executable, *arguments], env=env, cwd=tmp_path, capture_output=True, text=True
-    )
+    words = [sys.executable, "-c", RUN, json.dumps(commands)]
+    done = subprocess.run(words, env=env, cwd=folder, capture_output=True, text=True, check=True)
+    return json.loads(done.stdout)
 
 
 def test_presets_spaces_and_types_travel_in_the_wheel(installed):
@@ -42,19 +63,20 @@ def test_presets_spaces_and_types_travel_in_the_wheel(installed):
 
 
 def test_commands_find_their_presets_from_any_folder(installed, tmp_path):
-    where = run(installed, tmp_path, "-c", "import sdn_ray; print(sdn_ray.__file__)")
-    assert Path(where.stdout.strip()).is_relative_to(installed)
-    help_text = run(installed, tmp_path, "-m", "sdn_ray.train", "--help")
-    assert help_text.returncode == 0
-    assert "--distillation.scheme" in help_text.stdout
     # The quickstart's plan has three pools: only whoever has read it can refuse 12 pixels.
     small = ("--dataset.image_size", "12")
-    for command in (
-        ("sdn_ray.train", *small),
-        ("sdn_ray.tune", "--space", "search_spaces/quickstart.yaml", *small),
-        ("sdn_ray.train_text", "--config", "jobs/quickstart.yaml", *small),
-    ):
-        found = run(installed, tmp_path, "-m", *command)
-        assert found.returncode == 2, found.stderr
-        assert found.stderr.startswith("error: dataset.image_size: found 12"), found.stderr
+    where, shown, *refused = run(
+        installed,
+        tmp_path,
+        ("train", "--help"),
+        ("train", *small),
+        ("tune", "--space", "search_spaces/quickstart.yaml", *small),
+        ("train_text", "--config", "jobs/quickstart.yaml", *small),
+    )
+    assert Path(where).is_relative_to(installed)
+    assert shown[0] == 0
+    assert "--distillation.scheme" in shown[1]
+    for status, _, error in refused:
+        assert status == 2, error
+        assert error.startswith("error: dataset.image_size: found 12"), error
     assert list(tmp_path.iterdir()) == []

@@ -28,16 +28,16 @@ def ray_cluster():
     )
     os.environ["RAY_ADDRESS"] = cluster.address
     yield cluster.address
+    ray.shutdown()
     os.environ.clear()
     os.environ.update(before)
     cluster.shutdown()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def joined(ray_cluster):
-    """This process joins the cluster for the tests of a module, itself or through a command."""
-    yield ray_cluster
-    ray.shutdown()
+    """The cluster, which this process joins itself or through a command, once."""
+    return ray_cluster
 
 
 @pytest.fixture(scope="session")

@@ -78,7 +78,7 @@ def _kill_many(folder: Path, runs: int) -> int:
             going_on = (run / "config.yaml").exists()
             again = ["--resume", run] if going_on else ["--config", config, "--output", run]
             what += ", resumed" if going_on else ", started again"
-            if train(*again, log=log, timeout=600) != 0:
+            if train(*again, log=log) != 0:
                 break
         same = (run / "model").is_dir() and generator_hash(run) == expected
         lost += not same
