@@ -2,9 +2,9 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
@@ -17,8 +17,14 @@ from jsonargparse.typing import (
 )
 
 from sdn_ray.errors import UserError, one_line
+from sdn_ray.files import SHIPPED, shipped_file
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 Scheme = Literal["image", "stage_one", "stage_two", "joint", "sdn", "sdn_diverse"]
+Options = TypeVar("Options", bound="DataclassInstance")
+Given = TypeVar("Given", str, str | None)
 
 
 @dataclass(frozen=True)
@@ -254,9 +260,6 @@ class ExperimentConfig:
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
 
-_PACKAGE = Path(__file__).parent
-# Where jobs/ and search_spaces/ lie: in an installed package within it, in a checkout beside it.
-SHIPPED = _PACKAGE if (_PACKAGE / "jobs").is_dir() else _PACKAGE.parent
 DEFAULT_CONFIG = SHIPPED / "jobs" / "quickstart.yaml"
 _JOB_MARK = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set by Ray in the entry point of a submitted job
 
@@ -292,29 +295,20 @@ def _with_shipped_config(arguments: Sequence[str]) -> list[str]:
     return found
 
 
-def shipped_file(path: str) -> Path:
-    """A file that the user names, or the one of that name that comes with the package.
-
-    So ``jobs/flowers64.yaml`` is found wherever a command is run.
-    """
-    given = Path(path).expanduser()
-    shipped = SHIPPED / path
-    return (shipped if shipped.is_file() and not given.exists() else given).absolute()
-
-
 def experiment_from(namespace: Namespace) -> ExperimentConfig:
     """The experiment among parsed options."""
-    names = ExperimentConfig.__dataclass_fields__
-    return _build(ExperimentConfig, {name: namespace[name] for name in names})
+    return _build(ExperimentConfig, namespace)
 
 
-def _build(kind: type, values: Any) -> Any:
+def _build(kind: type[Options], values: Namespace) -> Options:
     """Nested options as nested dataclasses."""
     arguments = {}
-    for name, spec in kind.__dataclass_fields__.items():
-        value = values[name]
-        nested = isinstance(spec.type, type) and hasattr(spec.type, "__dataclass_fields__")
-        arguments[name] = _build(spec.type, value) if nested else _plain(value)
+    for spec in fields(kind):
+        value = values[spec.name]
+        if isinstance(spec.type, type) and is_dataclass(spec.type):
+            arguments[spec.name] = _build(spec.type, value)
+        else:
+            arguments[spec.name] = _plain(value)
     return kind(**arguments)
 
 
@@ -363,7 +357,7 @@ def absolute(path: str, option: str) -> str:
 def with_absolute_paths(config: ExperimentConfig) -> ExperimentConfig:
     """The same experiment with every path absolute, as workers and a later resume need it."""
 
-    def path(value: str | None, option: str, words: tuple[str, ...] = ()) -> str | None:
+    def path(value: Given, option: str, words: tuple[str, ...] = ()) -> Given:
         return value if value is None or value in words else absolute(value, option)
 
     dataset = replace(

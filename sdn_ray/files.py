@@ -1,4 +1,4 @@
-"""Writing files and folders so that a reader never meets half of one."""
+"""Files and folders: written so that a reader never meets half of one, hashed, locked, found."""
 
 import fcntl
 import hashlib
@@ -13,6 +13,20 @@ from pathlib import Path
 from typing import Any
 
 from sdn_ray.errors import UserError
+
+_PACKAGE = Path(__file__).parent
+# Where jobs/ and search_spaces/ lie: in an installed package within it, in a checkout beside it.
+SHIPPED = _PACKAGE if (_PACKAGE / "jobs").is_dir() else _PACKAGE.parent
+
+
+def shipped_file(path: str) -> Path:
+    """A file that the user names, or the one of that name that comes with the package.
+
+    So ``jobs/flowers64.yaml`` is found wherever a command is run.
+    """
+    given = Path(path).expanduser()
+    shipped = SHIPPED / path
+    return (shipped if shipped.is_file() and not given.exists() else given).absolute()
 
 
 @contextmanager
@@ -107,12 +121,15 @@ def spec_hash(spec: str) -> str | None:
 
 
 @contextmanager
-def sole_writer(folder: Path, patience: float = 60) -> Iterator[None]:
+def sole_writer(
+    folder: Path, patience: float = 60, work: str = "training in this run folder"
+) -> Iterator[None]:
     """Hold a folder's lock, so that no two processes write to it; a dead process holds none.
 
     Args:
         folder: to lock.
         patience: seconds to wait for the process that holds it, which may be dying.
+        work: what that process does, for the error.
 
     Raises:
         UserError: when another process still holds the lock after that.
@@ -126,8 +143,7 @@ def sole_writer(folder: Path, patience: float = 60) -> Iterator[None]:
             except BlockingIOError:
                 if time.monotonic() > deadline:
                     raise UserError(
-                        f"{folder}: another process is training in this run folder; wait for its "
-                        "end or stop it"
+                        f"{folder}: another process is {work}; wait for its end or stop it"
                     ) from None
                 time.sleep(0.2)
         yield

@@ -19,6 +19,8 @@ _CAPTION = 192  # width of the captions of `comparison_rows`
 _FONT_SIZE = 13
 _LEADING = 2  # between lines of text
 
+_Font = ImageFont.FreeTypeFont | ImageFont.ImageFont  # as `load_default` returns it
+
 
 def captioned_grid(
     path: Path,
@@ -128,7 +130,7 @@ class _Wrapped(NamedTuple):
     height: int  # pixels, with a little room above and below; 0 without text
 
 
-def _wrap(text: str, width: int, font: ImageFont.FreeTypeFont) -> _Wrapped:
+def _wrap(text: str, width: float, font: _Font) -> _Wrapped:
     """Break text into lines of at most ``width`` pixels, between words where it can be."""
     lines, line = [], ""
     for word in text.split():
@@ -161,9 +163,7 @@ def _show(sheet: Image.Image, image: np.ndarray, corner: tuple[int, int], size: 
     sheet.paste(shown, corner)
 
 
-def _write(
-    draw: ImageDraw.ImageDraw, text: str, corner: tuple[int, int], font: ImageFont.FreeTypeFont
-) -> None:
+def _write(draw: ImageDraw.ImageDraw, text: str, corner: tuple[int, int], font: _Font) -> None:
     draw.multiline_text(corner, text, fill="black", font=font, spacing=_LEADING)
 
 
@@ -173,7 +173,7 @@ def _centre(
     left: int,
     top: int,
     width: int,
-    font: ImageFont.FreeTypeFont,
+    font: _Font,
 ) -> None:
     draw.multiline_text(
         (left + width // 2, top),

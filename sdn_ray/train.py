@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from sdn_ray.cluster.progress import Watcher
+from sdn_ray.cluster.resources import runs_on
 from sdn_ray.cluster.tasks import ray_runner
 from sdn_ray.runs.command_line import read_run_arguments, run_command
 from sdn_ray.runs.folder import read_metrics
@@ -14,6 +15,7 @@ from sdn_ray.runs.terminal import Display
 from sdn_ray.training.checks import check_experiment, check_sizes
 from sdn_ray.training.job import prepare_job
 from sdn_ray.training.ray_train import fit
+from sdn_ray.training.records import MODEL, finished_before
 from sdn_ray.training.session import Session, open_session
 from sdn_ray.training.worker import run_job
 
@@ -27,6 +29,8 @@ DESCRIPTION = (
 def main(arguments: Sequence[str]) -> int:
     """The command; returns its exit status."""
     config, folder, known = read_run_arguments(PROG, DESCRIPTION, arguments)
+    if known and finished_before(folder, folder / MODEL):
+        return 0
     check_experiment(config)
     tags = {"sdn_ray.command": "train", "sdn_ray.scheme": config.distillation.scheme}
     session = open_session(config, folder, tags, known=known)
@@ -39,6 +43,7 @@ def _train(session: Session, display: Display) -> bool:
     """Prepare and train; whether it came to the end."""
     began = time.perf_counter()
     config, split = session.config, session.split
+    display.line(runs_on(session.resources, config.training.workers))
     images = session.images(display)
     counts = [len(images.dataset.rows_of(part)) for part in split.to_dict().values()]
     display.line(
@@ -76,7 +81,7 @@ def _summarise(run: Path, uri: str) -> None:
     show_scores(run, display)
     last = read_metrics(run)[-1]
     display.line(f"last epoch: loss {last['loss']:.4g}, {last['images_per_second']:.0f} images/s")
-    display.line(f"model:   {run / 'model'}")
+    display.line(f"model:   {run / MODEL}")
     display.line(f"samples: {run / 'samples'}")
     display.line(f"MLflow:  mlflow ui --backend-store-uri {uri}")
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sdn_ray.cluster.progress import Watcher
+from sdn_ray.cluster.resources import runs_on
 from sdn_ray.cluster.tasks import ray_runner
 from sdn_ray.models.image_features import TEACHER
 from sdn_ray.preparation.features import feature_source, prepare_features
@@ -14,6 +15,7 @@ from sdn_ray.runs.lifecycle import run_to_its_end, show_scores
 from sdn_ray.runs.terminal import Display
 from sdn_ray.training.checks import check_text_training
 from sdn_ray.training.ray_train import fit
+from sdn_ray.training.records import finished_before
 from sdn_ray.training.session import Session, open_session
 from sdn_ray.training.text_worker import EXPORT, TextJob, run_text_job
 
@@ -28,6 +30,8 @@ DESCRIPTION = (
 def main(arguments: Sequence[str]) -> int:
     """The command; returns its exit status."""
     config, folder, known = read_run_arguments(PROG, DESCRIPTION, arguments)
+    if known and finished_before(folder, folder / EXPORT):
+        return 0
     check_text_training(config)
     tags = {"sdn_ray.command": "train_text", "sdn_ray.encoder": config.text.encoder}
     session = open_session(config, folder, tags, known=known)
@@ -39,6 +43,7 @@ def main(arguments: Sequence[str]) -> int:
 def _train(session: Session, display: Display) -> bool:
     """Prepare and train; whether it came to the end."""
     config, split = session.config, session.split
+    display.line(runs_on(session.resources))
     images = session.images(display)
     watch = Watcher(display)
     runner = ray_runner(session.resources)

@@ -1,8 +1,10 @@
 """python -m sdn_ray.tune: a search over experiments, or a grid of them, on Ray Tune with Optuna."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
+import optuna
 from jsonargparse import ArgumentParser
 
 from sdn_ray.config import (
@@ -13,6 +15,7 @@ from sdn_ray.config import (
     with_absolute_paths,
 )
 from sdn_ray.errors import UserError
+from sdn_ray.files import sole_writer
 from sdn_ray.runs.command_line import (
     check_at_least,
     default_output,
@@ -21,18 +24,20 @@ from sdn_ray.runs.command_line import (
     refuse_others,
     run_command,
 )
+from sdn_ray.runs.folder import end_is_recorded, note_end_recorded
 from sdn_ray.runs.lifecycle import run_to_its_end
 from sdn_ray.runs.terminal import Display
 from sdn_ray.runs.tracking import SQLITE, Recorder
 from sdn_ray.search.plan import OBJECTIVES, StudyPlan, StudySettings, read_plan
 from sdn_ray.search.ray_tune import run_trials
 from sdn_ray.search.report import summarise
-from sdn_ray.search.session import open_study_session
+from sdn_ray.search.session import StudySession, open_study_session
 from sdn_ray.search.space import read_search_space
 from sdn_ray.search.study import SAMPLERS, open_study
 from sdn_ray.search.table3 import table3
 
 PROG = "python -m sdn_ray.tune"
+_PATIENCE = 2  # seconds for a command that is just ending
 DESCRIPTION = (
     "Search learning rates, layer weights, stage lengths or any other option of an experiment, "
     "with Optuna's TPE and pruning through Ray Tune. The objective is measured on validation "
@@ -43,21 +48,38 @@ DESCRIPTION = (
 def main(arguments: Sequence[str]) -> int:
     """The command; returns its exit status."""
     plan, resumed = _read_arguments(arguments)
+    if resumed and end_is_recorded(plan.folder):
+        print(f"{plan.folder} is finished, nothing is left to do. The best: {plan.best}")
+        return 0
     plan.check()
-    session = open_study_session(plan, resumed=resumed)
-    study = open_study(plan)
-    recorder = Recorder(session.tracked)
-
-    def search(display: Display) -> bool:
-        shared = session.prepare(display)
-        run_trials(study, shared, display)
-        summarise(study, shared, recorder, display)
-        if plan.settings.score_test:
-            table3(study, shared, recorder, display)
-        return True
-
-    run_to_its_end(search, plan.folder, session.tracked, PROG)
+    with ExitStack() as stack:
+        if resumed:
+            stack.enter_context(_sole_driver(plan))
+        session = open_study_session(plan, resumed=resumed)
+        if not resumed:  # now there is a folder
+            stack.enter_context(_sole_driver(plan))
+        study = open_study(plan)
+        run_to_its_end(
+            lambda display: _search(study, session, display), plan.folder, session.tracked, PROG
+        )
+    note_end_recorded(plan.folder)
     return 0
+
+
+def _search(study: optuna.Study, session: StudySession, display: Display) -> bool:
+    """Run the trials and show what they have come to; True, since it has come to the end."""
+    recorder = Recorder(session.tracked, display.line)
+    shared = session.prepare(display)
+    run_trials(study, shared, display)
+    summarise(study, shared, recorder, display)
+    if session.plan.settings.score_test:
+        table3(study, shared, recorder, display)
+    return True
+
+
+def _sole_driver(plan: StudyPlan) -> AbstractContextManager[None]:
+    """No two commands may run trials of one study: each would take the other's for cut off."""
+    return sole_writer(plan.folder, patience=_PATIENCE, work="running this study")
 
 
 def _parser() -> ArgumentParser:

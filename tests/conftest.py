@@ -2,6 +2,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.material import Material
+
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
@@ -11,3 +13,27 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"needs the shared data and weights at {SHARED}")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def drawn_material(tmp_path_factory) -> Material:
+    """Drawn photographs and weights of untrained networks."""
+    from tests.drawn import draw_material  # here: it takes seconds to import, and few tests need it
+
+    return draw_material(tmp_path_factory.mktemp("drawn"))
+
+
+@pytest.fixture(scope="session", params=["drawn", "real"] if SHARED.is_dir() else ["drawn"])
+def material(request) -> Material:
+    """The drawn photographs and weights, and where they are at hand the real ones as well."""
+    if request.param == "real":
+        return Material.of(SHARED)
+    return request.getfixturevalue("drawn_material")
+
+
+@pytest.fixture(scope="session")
+def best_material(request) -> Material:
+    """Real photographs and weights where they are at hand, drawn ones elsewhere."""
+    if SHARED.is_dir():
+        return Material.of(SHARED)
+    return request.getfixturevalue("drawn_material")

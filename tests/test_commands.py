@@ -61,9 +61,8 @@ def test_train_reports_an_unreachable_mlflow_server(refused, tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
-def test_train_refuses_the_wrong_plan_for_a_teacher_file(refused, shared):
-    weights = shared / "weights" / "vgg19_pruned16x.safetensors"
-    error = refused(train, "--teacher.weights", weights, "--teacher.plan", "vgg19")
+def test_train_refuses_the_wrong_plan_for_a_teacher_file(refused, material):
+    error = refused(train, "--teacher.weights", material.teacher, "--teacher.plan", "vgg19")
     assert "teacher.plan: found vgg19" in error
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from sdn_ray.errors import Interrupted, UserError
 
@@ -94,7 +95,12 @@ class Watcher:
 
     def __init__(self, terminal: Terminal) -> None:
         self._terminal = terminal
-        self._monitor: Any = ray.remote(num_cpus=0, max_restarts=0)(Monitor).remote()
+        # On the node of the command: it reserves nothing, and Ray might place it on one that dies.
+        node = ray.get_runtime_context().get_node_id()
+        monitor: Any = ray.remote(num_cpus=0, max_restarts=0)(Monitor)
+        self._monitor: Any = monitor.options(
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)
+        ).remote()
         self.remote = RemoteTerminal(self._monitor)  # for the workers
 
     def close(self) -> None:

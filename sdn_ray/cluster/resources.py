@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import ray
 import ray.data
@@ -29,15 +29,21 @@ def start_ray() -> None:
     logging.getLogger("ray.data").setLevel(logging.ERROR)
 
 
+Node = Mapping[str, float]  # what a node has, by resource
+
+
 def worker_resources(
     config: TrainingConfig, *, trials: int = 1, gpus_per_worker: float | None = None
 ) -> dict[str, float]:
     """What each training worker reserves: CPU and GPU.
 
+    Where the cluster has GPUs, workers take them unless the user says otherwise, and each takes as
+    many of its node's cores as belong to its GPU; on CPUs they share the cores equally.
+
     Args:
         config: how many workers there are, and on what.
         trials: trainings that run at a time, among whom the cluster is shared equally.
-        gpus_per_worker: such as 0.5. Default: 1 where the cluster has enough of them.
+        gpus_per_worker: such as 0.5, or 0 for none. Default: 1.
 
     Raises:
         UserError: when the cluster can never meet it.
@@ -47,11 +53,11 @@ def worker_resources(
     if trials > 1:
         asked += f" in each of {trials} trials at a time (--concurrent)"
     # A worker lives on one node, so the nodes count, not their sum.
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    most = _most_resources(nodes)
-    cpus, gpus = int(most.get("CPU", 0)), most.get("GPU", 0)
+    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    later = _later_nodes(workers)
+    gpus = max(sum(node.get("GPU", 0) for node in nodes) for nodes in (alive, later))
+    cpus = max(int(sum(node.get("CPU", 0) for node in nodes)) for nodes in (alive, later))
     wanted = gpus_per_worker or 1
-    use_gpu = gpus_per_worker != 0 and config.device != "cpu" and gpus >= workers * wanted
     if (config.device == "gpu" and gpus_per_worker == 0) or (
         config.device == "cpu" and gpus_per_worker
     ):
@@ -59,39 +65,71 @@ def worker_resources(
             f"--gpus_per_worker: found {gpus_per_worker:g} beside training.device {config.device}; "
             "expected the two to agree"
         )
-    if not use_gpu and (config.device == "gpu" or gpus_per_worker):
-        raise UserError(f"{asked}, {wanted:g} GPUs each, but the cluster has {gpus:g} GPUs")
+    insisted = config.device == "gpu" or bool(gpus_per_worker)
+    use_gpu = config.device != "cpu" and gpus_per_worker != 0 and (gpus > 0 or insisted)
+    if use_gpu and gpus < workers * wanted:
+        raise UserError(
+            f"{asked}, {wanted:g} GPUs each, but the cluster has {gpus:g} GPUs; expected fewer, "
+            + ("a smaller --gpus_per_worker, " if trials > 1 else "")
+            + "or --training.device cpu"
+        )
     if workers > cpus:
         raise UserError(f"{asked}, but the cluster has {cpus} CPUs; each worker needs at least one")
+    gpu = wanted if use_gpu else 0
 
     def fits(share: int) -> bool:
-        places = [int(node.get("CPU", 0) // share) for node in nodes]
-        if use_gpu:
-            free = [int(node.get("GPU", 0) / wanted) for node in nodes]
-            places = [min(pair) for pair in zip(places, free, strict=True)]
-        return sum(places) >= workers
+        return max(_places(alive, share, gpu), _places(later, share, gpu)) >= workers
 
-    share = config.cpus_per_worker or next((s for s in range(cpus, 0, -1) if fits(s)), 1)
-    if not fits(share) and not _grows():
+    share = config.cpus_per_worker or _cpu_share(alive + later, gpu, cpus, fits)
+    if not fits(share):
+        nodes = [int(node.get("CPU", 0)) for node in (alive if len(alive) >= len(later) else later)]
         raise UserError(
             f"training.cpus_per_worker: {share} for each of {workers} workers"
             + (f" with {wanted:g} GPUs each" if use_gpu else "")
-            + f", but the cluster's nodes have {[int(node.get('CPU', 0)) for node in nodes]} CPUs"
+            + f", but the cluster's nodes have {nodes} CPUs"
         )
     return {"CPU": share, "GPU": wanted} if use_gpu else {"CPU": share}
 
 
-def _most_resources(nodes: list[dict[str, float]]) -> dict[str, float]:
-    """All that the cluster has, or may grow to."""
-    names = {name for node in nodes for name in node}
-    now = {name: sum(node.get(name, 0) for node in nodes) for name in names}
-    later = ray._private.state.state.get_max_resources_from_cluster_config() or {}
-    return {name: max(now.get(name, 0), later.get(name, 0)) for name in names | set(later)}
+def _places(nodes: Sequence[Node], cpus: int, gpus: float) -> int:
+    """How many workers that reserve so much the nodes hold together."""
+    places = 0
+    for node in nodes:
+        own = int(node.get("CPU", 0) // cpus)
+        places += min(own, int(node.get("GPU", 0) / gpus)) if gpus else own
+    return places
 
 
-def _grows() -> bool:
-    """Whether an autoscaler may still add nodes."""
-    return bool(ray._private.state.state.get_max_resources_from_cluster_config())
+def _cpu_share(nodes: Sequence[Node], gpus: float, most: int, fits: Callable[[int], bool]) -> int:
+    """The most cores a worker can have, and with a GPU no more than belong to that."""
+    if gpus:
+        by_gpu = [int(n.get("CPU", 0) * gpus / n["GPU"]) for n in nodes if n.get("GPU", 0) >= gpus]
+        most = min(by_gpu, default=most)
+    return next((share for share in range(most, 0, -1) if fits(share)), 1)
+
+
+def _later_nodes(most: int) -> list[Node]:
+    """The nodes that an autoscaler may come to have, at most so many of a kind."""
+    cluster = ray._private.state.state.get_cluster_config()
+    groups = cluster.node_group_configs if cluster else ()
+    return [
+        dict(group.resources)
+        for group in groups
+        for _ in range(min(group.max_count if group.max_count >= 0 else most, most))
+    ]
+
+
+def runs_on(resources: Mapping[str, float], workers: int = 1, trials: int = 1) -> str:
+    """What a command says at its start of where it computes."""
+    cores = f"{resources['CPU']:g} core{'' if resources['CPU'] == 1 else 's'}"
+    gpu = resources.get("GPU")
+    each = f"{gpu:g} GPU{'' if gpu == 1 else 's'} and {cores}" if gpu else f"{cores} and no GPU"
+    who = f"{workers} worker{'' if workers == 1 else 's'}"
+    if trials > 1:
+        who = f"{trials} trials at a time, {who} in each"
+    return f"running on {'GPUs' if gpu else 'the CPU'}: {who}, {each}" + (
+        " for each" if workers * trials > 1 else ""
+    )
 
 
 def use_device(resources: Mapping[str, float] | None = None) -> str:

@@ -111,11 +111,12 @@ def _manifest_images(manifest: Path) -> tuple[SetImage, ...]:
 
 def _refuse_repeated(images: Sequence[SetImage], where: Path) -> None:
     """Refuse an image that stands twice in a set, and two for one sample of one caption."""
-    for what, keys in {
+    keys_of: dict[str, list[tuple[Path | int, int | None]]] = {
         "file": [(image.path, image.row) for image in images],
         "index and sample": [(image.index, image.sample) for image in images],
-    }.items():
-        first: dict[tuple[Any, Any], int] = {}
+    }
+    for what, keys in keys_of.items():
+        first: dict[tuple[Path | int, int | None], int] = {}
         for number, key in enumerate(keys, 1):
             if key in first:
                 raise UserError(

@@ -16,10 +16,13 @@ IMAGE = "image"
 
 @dataclass(frozen=True)
 class LayerWeights:
-    """λ_l, from conv1_1 upwards, and λ_image; they multiply sums (eq. 1 to 5)."""
+    """λ_l, from conv1_1 upwards, and λ_image; they multiply sums (eq. 1 to 5).
 
-    layers: tuple[float, ...]
-    image: float
+    They are numbers, and within a compiled graph scalar tensors, which are its inputs.
+    """
+
+    layers: tuple[float | Tensor, ...]
+    image: float | Tensor
 
 
 def check_factors(plan: Plan, factors: Mapping[str, float]) -> None:
@@ -63,6 +66,7 @@ def layer_weights(
 
     Raises:
         UserError: when a factor names no layer or group.
+        ValueError: when ``balanced`` is given no feature sizes.
     """
     check_factors(plan, factors)
     elements = torch.tensor(
@@ -75,6 +79,8 @@ def layer_weights(
         layers = 1 / elements
         image = 1 / (3 * image_size**2)
     if preset == "balanced":
+        if feature_sizes is None:
+            raise ValueError("balanced layer weights are made of feature sizes, found none")
         # A layer that is silent on the whole sample would get an infinite weight.
         layers = layers / (feature_sizes.double().clamp_min(1e-8) * len(layers))
     own = [factors.get(c.name, 1.0) * factors.get(c.group, 1.0) for c in plan.convolutions]

@@ -72,6 +72,15 @@ class EpochResult:
     images_per_second: float
 
 
+@dataclass(frozen=True)
+class RunningStage:
+    """A stage in progress: what its steps need."""
+
+    stage: Stage
+    forward: Forward
+    optimizer: torch.optim.Optimizer
+
+
 @dataclass
 class Hooks:
     """What the caller does at the loop's resting points; every worker calls them."""
@@ -93,13 +102,13 @@ class Distillation:
         options: LoopOptions,
     ) -> None:
         self.device = torch.device(options.device)
-        self.generator = generator.to(self.device, memory_format=torch.channels_last)
+        self.generator = generator.to(self.device).to(memory_format=torch.channels_last)
         # A frozen network needs no float32 master copy under autocast.
         dtype = torch.bfloat16 if options.precision == "bf16" else torch.float32
-        self.teacher = teacher.to(self.device, dtype, memory_format=torch.channels_last)
+        self.teacher = teacher.to(self.device, dtype).to(memory_format=torch.channels_last)
         self.stages, self.weights, self.options = stages, weights, options
         self.position = Position()
-        self.optimizer: torch.optim.Optimizer | None = None
+        self.optimizer: torch.optim.Optimizer | None = None  # between stages there is none
         self.epoch_sum = torch.zeros(0, dtype=torch.float64)  # of the terms, over the epoch so far
         self.unread: list[Tensor] = []  # terms of the steps since the last report, on the device
 
@@ -173,12 +182,11 @@ class Distillation:
                     f"rate ({stage.option}.learning_rate)"
                 )
 
-    def begin_stage(self, stage: Stage) -> Forward:
-        """Make the generator and the optimiser what a stage needs; return its loss of a batch."""
+    def begin_stage(self, stage: Stage) -> RunningStage:
+        """Make the generator and the optimiser what a stage needs."""
         if self.generator.samples != stage.samples:
             self.generator.grow_samples(stage.samples, GROWTH_NOISE, self.options.seed)
-        if self.optimizer is None:
-            self.optimizer = self._new_optimizer(stage)
+        self.optimizer = optimizer = self.optimizer or self._new_optimizer(stage)
         self.generator.train()
         model: nn.Module = self.generator
         if self.world_size > 1:
@@ -192,9 +200,13 @@ class Distillation:
                 loss = LOSSES[stage.loss](images, output, weights, self.teacher)
             return loss.total, loss.terms
 
-        if not self.options.compile:
-            return lambda batch: forward(batch.images, batch.embeddings, self.weights)
-        return self._compiled(forward)
+        if self.options.compile:
+            return RunningStage(stage, self._compiled(forward), optimizer)
+
+        def plain(batch: Batch) -> Terms:
+            return forward(batch.images, batch.embeddings, self.weights)
+
+        return RunningStage(stage, plain, optimizer)
 
     def _compiled(self, forward: Callable[[Tensor, Tensor, LayerWeights], Terms]) -> Forward:
         """Generator, teacher and loss as one compiled graph."""
@@ -210,14 +222,14 @@ class Distillation:
         compiled = torch.compile(with_values, dynamic=False)
         return lambda batch: compiled(batch.images, batch.embeddings, values)
 
-    def step(self, forward: Forward, batch: Batch, rate: float) -> None:
+    def step(self, running: RunningStage, batch: Batch, rate: float) -> None:
         """One step of the optimiser; the losses stay on the device."""
-        for group in self.optimizer.param_groups:
+        for group in running.optimizer.param_groups:
             group["lr"] = rate
-        total, terms = forward(batch)
-        self.optimizer.zero_grad(set_to_none=True)
+        total, terms = running.forward(batch)
+        running.optimizer.zero_grad(set_to_none=True)
         total.backward()
-        self.optimizer.step()
+        running.optimizer.step()
         self.unread.append(terms)
 
     def read_terms(self, stage: Stage) -> Tensor:
@@ -267,9 +279,9 @@ def distill(run: Distillation, batches: EpochBatches, hooks: Hooks) -> bool:
     """
     while not run.finished:
         stage = run.stages[run.position.stage]
-        forward = run.begin_stage(stage)
+        running = run.begin_stage(stage)
         while run.position.epoch < stage.epochs:
-            if _epoch(run, forward, stage, batches, hooks):
+            if _epoch(run, running, batches, hooks):
                 hooks.on_checkpoint(run, False)
                 return False
             if run.position.epoch < stage.epochs:
@@ -280,16 +292,15 @@ def distill(run: Distillation, batches: EpochBatches, hooks: Hooks) -> bool:
     return True
 
 
-def _epoch(
-    run: Distillation, forward: Forward, stage: Stage, batches: EpochBatches, hooks: Hooks
-) -> bool:
+def _epoch(run: Distillation, running: RunningStage, batches: EpochBatches, hooks: Hooks) -> bool:
     """The rest of one epoch; True when a hook asked to stop."""
-    position, steps, total_epoch = run.position, len(batches), run.epochs_done
+    stage, position = running.stage, run.position
+    steps, total_epoch = len(batches), run.epochs_done
     first_step = position.step
     began = reported = time.perf_counter()
     for batch in batches.epoch(total_epoch, start=first_step):
         done = position.epoch * steps + position.step
-        run.step(forward, batch, stage.rate(done, stage.epochs * steps))
+        run.step(running, batch, stage.rate(done, stage.epochs * steps))
         position.step += 1
         checkpoint = _due(position.step, run.options.checkpoint_steps, steps)
         if not (checkpoint or position.step % run.options.log_steps == 0 or position.step == steps):

@@ -1,4 +1,10 @@
-"""The inception score, or the same score by another classifier (paper section 4.2, eq. 6)."""
+"""The inception score, or the same score by another classifier (paper section 4.2, eq. 6).
+
+Own code and not torch-fidelity's, which takes a whole set (a folder, a data set or a generator)
+through one process, keeps the logits of all its images until the end and gives nothing but the
+finished score. Here batches are classified by any number of workers, and only sums travel and are
+kept: a row of class probabilities and one number for each split.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -78,7 +78,7 @@ def evaluate_generator(
     scores = {"ssim": mean_ssim.compute()}
     if perceptual is not None:
         scores[PERCEPTUAL] = perceptual.compute()
-    if score is not None:
+    if classifier is not None and score is not None:
         result = score.compute()
         name = score_name(classifier.name)
         scores[name] = result.mean

@@ -2,6 +2,11 @@
 
 They are called FID and KID only where the features are those of the TensorFlow Inception of
 2015-12-05; see :meth:`sdn_ray.models.classifiers.Classifier.features_and_probabilities`.
+
+Own code and not torch-fidelity's, which makes both of one tensor with the features of all images of
+a set, in the memory of one process, and has nothing by which the statistics of parts add up. Here
+moments are sums, to which the batches of any worker are added, and KID reads one subset at a time,
+from a memory map if need be.
 """
 
 from dataclasses import dataclass

@@ -117,8 +117,8 @@ class BatchScorer:
     ) -> list[tuple[str, str, str]]:
         if self._colors is None:
             return []
-        named = [(named_color(pair.caption), pair) for pair in real]
-        named = [(color, pair) for color, pair in named if color is not None]
+        colors = [(named_color(pair.caption), pair) for pair in real]
+        named = [(color, pair) for color, pair in colors if color is not None]
         drawn = self._colors([images[pair.place] for _, pair in named])
         photographed = self._colors([pair.image for _, pair in named])
         return list(zip((color for color, _ in named), drawn, photographed, strict=True))

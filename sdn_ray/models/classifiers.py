@@ -33,6 +33,9 @@ class ImageNetInput(nn.Module):
     kernel even where it enlarges, which moves the SqueezeNet score of real photographs by 0.2.
     """
 
+    mean: Tensor  # (3, 1, 1), as is std
+    std: Tensor
+
     def __init__(self, size: int, mean: list[float], std: list[float]) -> None:
         super().__init__()
         self.size = size
@@ -151,8 +154,8 @@ def load_classifier(spec: str, device: str | torch.device = "cpu") -> Classifier
         UserError: an unknown name; a file that is missing, damaged or of another network; a
             download that failed; torch-fidelity is not installed.
     """
-    name, _, file = spec.partition(":")
-    file = file or None
+    name, _, path = spec.partition(":")
+    file = path or None
     # Imported where it is needed: it takes seconds, and most commands never load a classifier.
     import torchvision
 
@@ -272,8 +275,8 @@ def _read_weights(file: str) -> dict[str, Tensor]:
 def _mismatch_error(name: str, file: str, error: RuntimeError) -> UserError:
     # The first line of load_state_dict's message says nothing; each further one is a kind of
     # mismatch with a list of keys, which may run to hundreds.
-    found = [line.strip() for line in str(error).splitlines()[1:4]]
-    found = "; ".join(textwrap.shorten(line, 160, placeholder=" …") for line in found)
+    lines = [line.strip() for line in str(error).splitlines()[1:4]]
+    found = "; ".join(textwrap.shorten(line, 160, placeholder=" …") for line in lines)
     return UserError(f"classifier weights {file}: not the weights of {name}: {found}")
 
 

@@ -42,7 +42,7 @@ class Model:
 
     def to(self, device: str) -> "Model":
         """The same model, its networks moved to a device."""
-        self.generator.to(device, memory_format=torch.channels_last)
+        self.generator.to(device).to(memory_format=torch.channels_last)
         if self.text_encoder is not None:
             self.text_encoder.to(device)
         return self

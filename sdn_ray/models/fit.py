@@ -59,12 +59,15 @@ class _Classifier(nn.Module):
     def folded(self, plan: Plan) -> Teacher:
         """The same convolutions as a teacher, without batch normalisation, equal in eval mode."""
         teacher = Teacher(plan)
-        own = [layer for layer in self.features if isinstance(layer, nn.Conv2d | nn.BatchNorm2d)]
         targets = [layer for layer in teacher.features if isinstance(layer, nn.Conv2d)]
-        for target, conv, norm in zip(targets, own[::2], own[1::2], strict=True):
-            scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
-            target.weight.data = (conv.weight * scale.view(-1, 1, 1, 1)).detach()
-            target.bias.data = ((conv.bias - norm.running_mean) * scale + norm.bias).detach()
+        convs = [layer for layer in self.features if isinstance(layer, nn.Conv2d)]
+        norms = [layer for layer in self.features if isinstance(layer, nn.BatchNorm2d)]
+        for target, conv, norm in zip(targets, convs, norms, strict=True):
+            (weight, bias), (mean, variance, _) = conv.parameters(), norm.buffers()
+            scale = norm.weight / torch.sqrt(variance + norm.eps)
+            target_weight, target_bias = target.parameters()
+            target_weight.data = (weight * scale.view(-1, 1, 1, 1)).detach()
+            target_bias.data = ((bias - mean) * scale + norm.bias).detach()
         return teacher
 
 
@@ -147,7 +150,7 @@ def train_classifier(
     targets = torch.from_numpy(labels)
     with torch.random.fork_rng(devices=[device] if device.startswith("cuda") else []):
         torch.manual_seed(settings.seed)
-        model = new_model(len(classes)).to(device, memory_format=torch.channels_last)
+        model = new_model(len(classes)).to(device).to(memory_format=torch.channels_last)
         optimizer = torch.optim.Adam(model.parameters(), fused=True)
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimizer, settings.learning_rate, epochs * steps

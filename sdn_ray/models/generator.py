@@ -117,14 +117,15 @@ class Generator(nn.Module):
         The n copies start as today's weights plus normal noise of ``noise`` times the weights'
         standard deviation: equal copies with one winner each would never part.
         """
-        last = self.mirror["g_conv1_1"][0]
+        weight, bias = (p.detach() for p in self.mirror["g_conv1_1"].parameters())
         random = torch.Generator().manual_seed(seed)
-        weight = last.weight.detach().repeat(samples, 1, 1, 1)
+        weight = weight.repeat(samples, 1, 1, 1)
         deviation = torch.randn(weight.shape, generator=random).to(weight) * weight.std()
-        grown = nn.Conv2d(last.in_channels, 3 * samples, 3, padding=1).to(weight)
-        grown.weight.data.copy_(weight + noise * deviation)
-        grown.bias.data.copy_(last.bias.detach().repeat(samples))
-        self.mirror["g_conv1_1"][0] = grown.to(memory_format=torch.channels_last)
+        grown = MirrorConvolution(weight.shape[1], 3 * samples, self.batch_norm, last=True)
+        grown_weight, grown_bias = grown.to(weight).parameters()
+        grown_weight.data.copy_(weight + noise * deviation)
+        grown_bias.data.copy_(bias.repeat(samples))
+        self.mirror["g_conv1_1"] = grown.to(memory_format=torch.channels_last)
         self.samples = samples
 
 

@@ -74,7 +74,7 @@ def pooled_features(
         device: where to compute.
         on_batch: called with (images done, images) after each pass.
     """
-    teacher = teacher.to(device, memory_format=torch.channels_last)
+    teacher = teacher.to(device).to(memory_format=torch.channels_last)
     pooled = []
     for start in range(0, len(images), batch_size):
         batch = torch.from_numpy(np.ascontiguousarray(images[start : start + batch_size]))

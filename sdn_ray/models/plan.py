@@ -3,10 +3,11 @@
 import re
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Final, Literal
 
 from sdn_ray.errors import UserError
 
-POOL = "M"
+POOL: Final = "M"
 
 VGG_PLANS = {
     "vgg11": "64,M,128,M,256x2,M,512x2,M,512x2,M",
@@ -14,6 +15,8 @@ VGG_PLANS = {
     "vgg16": "64x2,M,128x2,M,256x3,M,512x3,M,512x3,M",
     "vgg19": "64x2,M,128x2,M,256x4,M,512x4,M,512x4,M",
 }
+
+Entry = int | Literal["M"]  # the width of a convolution, or a pool
 
 _ENTRY = re.compile(r"(\d+)(?:[x×](\d+))?")
 
@@ -45,7 +48,7 @@ class Plan:
         [(16, 64, 64), (16, 64, 64), (32, 32, 32)]
     """
 
-    entries: tuple[int | str, ...]  # a width for a convolution, "M" for a pool
+    entries: tuple[Entry, ...]
 
     @classmethod
     def parse(cls, text: str) -> "Plan":
@@ -54,7 +57,7 @@ class Plan:
         Raises:
             UserError: when an entry is neither a width, a repeated width nor ``M``.
         """
-        entries: list[int | str] = []
+        entries: list[Entry] = []
         for entry in VGG_PLANS.get(text, text).split(","):
             entry = entry.strip()
             if entry == POOL:

@@ -130,7 +130,7 @@ def _initialise(network: RetrievalNetwork, images: Tensor) -> None:
     A teacher's features are never negative, so their mean exceeds their deviation, and new layers
     that see them as they are learn little in the first epochs.
     """
-    fc6, _, _, fc7, _, _, fc8 = network.classifier
+    fc6, fc7, fc8 = (layer for layer in network.classifier if isinstance(layer, nn.Linear))
     for layer, deviation in (
         (fc6, (2 / fc6.in_features) ** 0.5),
         (fc7, (2 / fc7.in_features) ** 0.5),
@@ -143,7 +143,7 @@ def _initialise(network: RetrievalNetwork, images: Tensor) -> None:
     std = std.clamp(min=0.1 * std.mean())
     weight = fc6.weight.unflatten(1, (len(std), -1))
     weight /= std[:, None]
-    fc6.bias -= (weight * mean[:, None]).sum((1, 2))
+    fc6.bias.sub_((weight * mean[:, None]).sum((1, 2)))
 
 
 def load_retrieval_network(path: str | Path) -> RetrievalNetwork:
@@ -194,7 +194,7 @@ def fc7_features(
         batch_size: images a forward pass.
         device: where to compute.
     """
-    network = network.to(device, memory_format=torch.channels_last)
+    network = network.to(device).to(memory_format=torch.channels_last)
     features = np.empty((len(images), network.fc_width), dtype=np.float32)
     for start in range(0, len(images), batch_size):
         batch = torch.from_numpy(np.ascontiguousarray(images[start : start + batch_size]))

@@ -9,6 +9,7 @@ from sdn_ray.errors import UserError
 from sdn_ray.files import write_text
 
 _NOTE = "mlflow.json"
+_RECORDED = ".recorded"  # hidden, since it says nothing to a user
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
     return records
 
 
-def record_epoch(run: Path, metrics: dict[str, Any]) -> None:
+def note_epoch(run: Path, metrics: dict[str, Any]) -> None:
     """Add an epoch's metrics to the record of a run folder."""
     with (run / "metrics.jsonl").open("a", encoding="utf-8") as file:
         file.write(json.dumps(metrics) + "\n")
@@ -76,6 +77,16 @@ def noted_run(folder: Path) -> TrackedRun | None:
     """The MLflow run of a run, study or trial folder, if it has begun one."""
     path = folder / _NOTE
     return TrackedRun(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
+
+
+def end_is_recorded(folder: Path) -> bool:
+    """Whether MLflow has all that a finished run has come to."""
+    return (folder / _RECORDED).exists()
+
+
+def note_end_recorded(folder: Path) -> None:
+    """Keep in a folder that its end is recorded."""
+    write_text(folder / _RECORDED, "")
 
 
 def note_run(folder: Path, run: TrackedRun) -> None:

@@ -77,7 +77,9 @@ def run_to_its_end(
         raise
     if not finished:
         recorder.status("KILLED")
-        print(f"Stopped. Go on with: {prog} --resume {run}")
+        kept = any((run / "checkpoints").glob("checkpoint-*")) or (run / "trials").is_dir()
+        how = "Stopped. Go on" if kept else "Stopped before anything was saved. Begin again"
+        print(f"{how} with: {prog} --resume {run}")
         raise Interrupted
     recorder.status("FINISHED")
 

@@ -24,6 +24,7 @@ from sdn_ray.runs.folder import TrackedRun
 DEFAULT_STORE = Path("runs") / "mlflow.db"
 SQLITE = "sqlite:///"
 _MAX_PARAM_LENGTH = 500
+_UNREACHABLE = (MlflowException, SQLAlchemyError, OSError)
 _QUICK = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
 
 
@@ -84,6 +85,26 @@ def start_run(
     return TrackedRun(uri, experiment_id, run.info.run_id)
 
 
+def try_start_run(
+    where: TrackedRun,
+    name: str,
+    params: Mapping[str, Any],
+    tags: Mapping[str, str],
+    warn: Callable[[str], None],
+) -> TrackedRun | None:
+    """Begin a run beside another one; None, with a warning, where MLflow is away."""
+    with _environment(_QUICK):
+        try:
+            return start_run(where.uri, where.experiment_id, name, params, tags)
+        except _UNREACHABLE as error:
+            warn(f"MLflow at {where.uri} began no run: {_first_line(error)}")
+            return None
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+
+
 class Recorder:
     """Sends metrics and pictures of one run.
 
@@ -97,6 +118,7 @@ class Recorder:
 
     def __init__(self, run: TrackedRun, warn: Callable[[str], None] = warnings.warn) -> None:
         self.run, self._warn = run, warn
+        self.lost = False  # whether anything was not recorded
 
     @cached_property
     def _client(self) -> MlflowClient:
@@ -138,8 +160,9 @@ class Recorder:
         with _environment(_QUICK):
             try:
                 yield
-            except (MlflowException, SQLAlchemyError, OSError) as error:
-                reason = str(error).splitlines()[0][:200]
+            except _UNREACHABLE as error:
+                self.lost = True
+                reason = _first_line(error)
                 self._warn(f"MLflow at {self.run.uri} did not record: {reason}")
 
 

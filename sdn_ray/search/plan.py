@@ -52,6 +52,11 @@ class StudyPlan:
     settings: StudySettings
 
     @property
+    def best(self) -> Path:
+        """The file of the best trial's configuration."""
+        return self.folder / "best.yaml"
+
+    @property
     def trials(self) -> int:
         """How many trials there are in all."""
         return len(self.space.grid()) if self.space.is_grid else self.settings.trials

@@ -4,7 +4,7 @@ import os
 
 import optuna
 import ray.tune
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 from ray.tune import FailureConfig, RunConfig, TuneConfig, Tuner
 
 from sdn_ray.errors import Interrupted
@@ -28,11 +28,12 @@ def run_trials(study: optuna.Study, shared: StudyJob, display: Display) -> None:
     if left <= 0:
         return
     display.line(f"{trials - left} of {trials} trials done before, {left} to go")
+    # Again: a kill may have come between the study's word and MLflow's.
     for trial in study.get_trials(deepcopy=False, states=FINISHED):
-        record_end(shared, trial)  # again: a kill may have come between the study's word and this
+        record_end(shared, trial, display.line)
 
     def on_end(trial: FrozenTrial) -> None:
-        record_end(shared, trial)
+        record_end(shared, trial, display.line)
         display.line(end_line(trial))
         display.progress("trials", trials - trials_left(study, trials), trials)
 
@@ -66,4 +67,6 @@ def run_trials(study: optuna.Study, shared: StudyJob, display: Display) -> None:
         ),
     ).fit()
     if trials_left(study, trials) > 0:  # Tune ends in silence at Ctrl-C
+        for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            record_end(shared, trial, display.line)
         raise Interrupted

@@ -1,6 +1,7 @@
 """How a study ends, trial by trial and as a whole: lines, MLflow, table, pictures, best config."""
 
 import warnings
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,30 +16,46 @@ from sdn_ray.files import replacing, write_text
 from sdn_ray.runs.folder import noted_run
 from sdn_ray.runs.terminal import Display
 from sdn_ray.runs.tracking import Recorder
-from sdn_ray.search.study import OBJECTIVE, REASON
-from sdn_ray.search.trial import StudyJob
+from sdn_ray.search.study import OBJECTIVE, REASON, STATUS_TAG
+from sdn_ray.search.trial import StudyJob, trial_run
+from sdn_ray.training.records import record_all
 
 _SHOWN = 5  # trials in the table
-_STATUS = {
-    TrialState.COMPLETE: "FINISHED",
-    TrialState.PRUNED: "KILLED",
-    TrialState.FAIL: "FAILED",
+_TELLING = 10  # complete trials, from which importances begin to mean something
+_ENDS = {  # in our words, and in MLflow's
+    TrialState.COMPLETE: ("complete", "FINISHED"),
+    TrialState.PRUNED: ("pruned", "FINISHED"),  # as the search meant it
+    TrialState.FAIL: ("failed", "FAILED"),
+    TrialState.RUNNING: ("stopped", "KILLED"),  # by the user: it goes on with the study
 }
 
 
-def record_end(shared: StudyJob, trial: FrozenTrial) -> None:
-    """Tell MLflow how a trial ended."""
-    tracked = noted_run(shared.trial_folder(trial.number))
+def record_end(shared: StudyJob, trial: FrozenTrial, warn: Callable[[str], None]) -> None:
+    """Tell MLflow how a trial ended, or that it was stopped in the middle.
+
+    Args:
+        shared: the study's part of the trial.
+        trial: its state.
+        warn: told what could not be recorded.
+    """
+    run = shared.trial_folder(trial.number)
+    if not (run / "config.yaml").exists():  # it ended before it began
+        return
+    away = noted_run(run) is None
+    tracked = trial_run(shared, trial.number, trial.params, warn)
     if tracked is None:
         return
-    recorder = Recorder(tracked)
-    tags = {"sdn_ray.status": trial.state.name.lower()}
+    recorder = Recorder(tracked, warn)
+    if away:
+        record_all(run, recorder)
+    word, status = _ENDS[trial.state]
+    tags = {STATUS_TAG: word}
     if REASON in trial.user_attrs:
         tags["sdn_ray.reason"] = trial.user_attrs[REASON]
     recorder.tags(tags)
     if trial.value is not None:
         recorder.metrics({OBJECTIVE: trial.value}, 0)
-    recorder.status(_STATUS[trial.state])
+    recorder.status(status)
 
 
 def end_line(trial: FrozenTrial) -> str:
@@ -66,20 +83,23 @@ def summarise(study: optuna.Study, shared: StudyJob, recorder: Recorder, display
         )
     reverse = study.direction == optuna.study.StudyDirection.MAXIMIZE
     best = sorted(complete, key=lambda trial: trial.value or 0, reverse=reverse)
-    display.console.print(_best_trials(shared, best[:_SHOWN], len(complete)))
-    path = shared.folder / "best.yaml"
+    ends = Counter(_ENDS[trial.state][0] for trial in study.get_trials(deepcopy=False))
+    display.console.print(_best_trials(shared, best[:_SHOWN], ends))
+    path = shared.plan.best
     write_text(path, to_yaml(shared.trial_config(best[0].params)))
-    for file in (path, *pictures(study, shared.folder)):
+    for file in (path, *pictures(study, shared.folder, shared.plan.objective.name)):
         recorder.file(file)
     display.line(f"best:  python -m sdn_ray.train --config {path}")
     display.line(f"study: {shared.folder}")
 
 
-def _best_trials(shared: StudyJob, best: list[FrozenTrial], complete: int) -> Table:
+def _best_trials(shared: StudyJob, best: list[FrozenTrial], ends: Counter[str]) -> Table:
     """A column a trial: a search may have more parameters than a terminal has room for columns."""
+    others = ", ".join(f"{count} {word}" for word, count in ends.items() if word != "complete")
     title = (
-        f"{shared.folder.name}: {shared.plan.objective.name}, best of {complete} finished trials"
+        f"{shared.folder.name}: {shared.plan.objective.name}, best of {ends['complete']} complete"
     )
+    title += f" trials ({others})" if others else " trials"
     headers = (Column(f"trial {trial.number}", justify="right") for trial in best)
     table = Table("", *headers, title=title, title_justify="left")
     table.add_row("objective", *(f"{trial.value:.4f}" for trial in best), end_section=True)
@@ -94,21 +114,59 @@ def short_name(option: str) -> str:
     return option.removeprefix("distillation.").replace("weight_factors", "weight")
 
 
-def pictures(study: optuna.Study, folder: Path) -> list[Path]:
-    """Write the optimisation history and, from two finished trials on, what mattered."""
+def pictures(study: optuna.Study, folder: Path, objective: str) -> list[Path]:
+    """Write the optimisation history and, from two complete trials on, what mattered.
+
+    Args:
+        study: the trials.
+        folder: for `history.png` and `importances.png`.
+        objective: the name of the metric that trials are compared by.
+
+    Returns:
+        The files that were written.
+    """
     from optuna.visualization.matplotlib import plot_optimization_history, plot_param_importances
 
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    plots: dict[str, Callable[[optuna.Study], Any]] = {}
-    if complete:
-        plots["history.png"] = plot_optimization_history
-    if len({trial.value for trial in complete}) > 1:
-        plots["importances.png"] = plot_param_importances
     written = []
-    for name, plot in plots.items():
-        with replacing(folder / name) as partial, warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            canvas = plot(study).figure.canvas
-            canvas.print_figure(partial, dpi=110, bbox_inches="tight")
-        written.append(folder / name)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        if complete:
+            axes = plot_optimization_history(study, target_name=objective)
+            _add_others(axes, study)
+            written.append(_save(axes, folder / "history.png"))
+        if len({trial.value for trial in complete}) > 1:
+            axes = plot_param_importances(study, target_name=objective)
+            if len(complete) < _TELLING:
+                axes.set_title(
+                    f"{axes.get_title()}\n{len(complete)} complete trials are too few to rely on"
+                )
+            written.append(_save(axes, folder / "importances.png"))
     return written
+
+
+def _add_others(axes: Any, study: optuna.Study) -> None:
+    """Pruned trials by their last value, and failed ones, of which there is none, as lines."""
+    best = "larger" if study.direction == optuna.study.StudyDirection.MAXIMIZE else "smaller"
+    axes.set_title(f"{axes.get_title()} ({best} is better)")
+    pruned = study.get_trials(deepcopy=False, states=(TrialState.PRUNED,))
+    known = [
+        (trial.number, trial.intermediate_values[trial.last_step])
+        for trial in pruned
+        if trial.last_step is not None
+    ]
+    if known:
+        axes.scatter(
+            *zip(*known, strict=True), marker="x", color="gray", label="Pruned, last value"
+        )
+    failed = study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
+    for place, trial in enumerate(failed):
+        label = None if place else "Failed"
+        axes.axvline(trial.number, color="tab:red", linestyle=":", label=label)
+    axes.legend()
+
+
+def _save(axes: Any, path: Path) -> Path:
+    with replacing(path) as partial:
+        axes.figure.canvas.print_figure(partial, dpi=110, bbox_inches="tight")
+    return path

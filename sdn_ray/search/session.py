@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass, replace
 
 from sdn_ray.cluster.progress import Watcher
-from sdn_ray.cluster.resources import start_ray, worker_resources
+from sdn_ray.cluster.resources import runs_on, start_ray, worker_resources
 from sdn_ray.cluster.tasks import ray_runner
 from sdn_ray.data.rows import CaptionedDataset
 from sdn_ray.data.splits import ClassSplit
@@ -33,6 +33,8 @@ class StudySession:
     def prepare(self, display: Display) -> StudyJob:
         """What all trials share: pixels, teacher and captions' embeddings, made once."""
         config, split = self.plan.config, self.split
+        trials = self.plan.settings.concurrent
+        display.line(runs_on(self.resources, config.training.workers, trials))
         images = prepare_configured_images(self.dataset, config.dataset, display)
         counts = [len(images.dataset.rows_of(part)) for part in (split.train, split.test)]
         scored = replace(config.evaluation, score_test=bool(split.test))

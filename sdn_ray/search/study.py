@@ -27,6 +27,8 @@ from sdn_ray.search.plan import StudyPlan
 from sdn_ray.search.space import SearchSpace
 
 OBJECTIVE, RUNG, REASON = "objective", "final_stage_epoch", "reason"
+STATUS_TAG = "sdn_ray.status"  # of a trial's MLflow run: running, or how it ended
+LAST_EPOCH = "last_epoch"  # whether a trial has trained to its end
 SAMPLERS = ("tpe", "random")
 RETRIES = 2  # of a trial whose process or node dies
 _DEATHS = f"{RETRIES + 1} times"
@@ -166,7 +168,8 @@ class StudySearch(Searcher):
         trial = self._running[trial_id]
         if result[RUNG] not in self._study.trials[trial.number].intermediate_values:
             trial.report(result[OBJECTIVE], result[RUNG])
-        if trial.should_prune():
+        # A trial that has trained its last epoch has cost all that it can.
+        if not result.get(LAST_EPOCH) and trial.should_prune():
             self._pruned.add(trial_id)
             return True
         return False

@@ -1,7 +1,7 @@
 """One trial of a search: the training loop in the trial's own process, or Ray Train inside it."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,14 +12,14 @@ from ray.tune.integration.ray_train import TuneReportCallback
 
 from sdn_ray.cluster.resources import use_device
 from sdn_ray.cluster.tasks import ray_runner, run_locally
-from sdn_ray.config import ExperimentConfig, to_yaml
+from sdn_ray.config import ExperimentConfig, read_experiment, to_yaml
 from sdn_ray.files import write_text
 from sdn_ray.methods.loop import StepProgress
 from sdn_ray.runs.folder import TrackedRun, note_run, noted_run, read_metrics
-from sdn_ray.runs.tracking import flatten, start_run
+from sdn_ray.runs.tracking import Recorder, flatten, try_start_run
 from sdn_ray.search.plan import StudyPlan
 from sdn_ray.search.space import PREPARED, SearchSpace
-from sdn_ray.search.study import OBJECTIVE, REASON, RUNG
+from sdn_ray.search.study import LAST_EPOCH, OBJECTIVE, REASON, RUNG, STATUS_TAG
 from sdn_ray.text.encoders import CHAR_CNN_RNN
 from sdn_ray.training.build import config_stages
 from sdn_ray.training.gauges import Gauges
@@ -118,6 +118,7 @@ class TrialSummary:
 
     objective: str  # the name of the metric
     epochs_before: int  # of all stages but the last
+    epochs: int  # of all stages
 
     def __call__(self, metrics: Mapping[str, Any]) -> dict[str, Any]:
         """What Tune is told; only the first worker measures the objective."""
@@ -125,7 +126,7 @@ class TrialSummary:
         kept = {name: metrics[name] for name in ("epoch", "stage", "loss") if name in metrics}
         if self.objective in metrics:
             kept[OBJECTIVE] = metrics[self.objective]
-        return kept | {RUNG: rung}
+        return kept | {RUNG: rung, LAST_EPOCH: metrics["epoch"] == self.epochs}
 
 
 def run_trial(trial: dict[str, Any], study: StudyJob) -> None:
@@ -147,8 +148,12 @@ def run_trial(trial: dict[str, Any], study: StudyJob) -> None:
     run = study.trial_folder(number)
     run.mkdir(parents=True, exist_ok=True)
     write_text(run / "config.yaml", to_yaml(config))
-    tracked = _child_run(study, number, values, config, run)
     log = TrialLog(run, trial["scheduled"])
+    tracked = trial_run(study, number, values, log.line)
+    if tracked:
+        recorder = Recorder(tracked, log.line)
+        recorder.status("RUNNING")
+        recorder.tags({STATUS_TAG: "running"})
     log.forget_failure()
     try:
         job = _trial_job(study, config, log)
@@ -179,8 +184,8 @@ def _trial_job(study: StudyJob, config: ExperimentConfig, log: TrialLog) -> Trai
 
 def _train(job: TrainingJob, study: StudyJob, log: TrialLog, number: int) -> None:
     """Train in the trial's own process; with several workers, by Ray Train inside it."""
-    before = sum(stage.epochs for stage in config_stages(job.config)[:-1])
-    summary = TrialSummary(study.plan.objective.name, before)
+    epochs = [stage.epochs for stage in config_stages(job.config)]
+    summary = TrialSummary(study.plan.objective.name, sum(epochs[:-1]), sum(epochs))
     gauges = (study.folder.name, str(number))
     if job.config.training.workers > 1:
         callbacks = [TuneReportCallback()]
@@ -216,13 +221,18 @@ def _train(job: TrainingJob, study: StudyJob, log: TrialLog, number: int) -> Non
     run_job(job, WorkerContext(log, on_metrics, on_steps, device=device))
 
 
-def _child_run(
-    study: StudyJob, number: int, values: dict[str, Any], config: ExperimentConfig, run: Path
-) -> TrackedRun:
-    """The trial's MLflow run beneath the study's; the same one when the trial goes on."""
+def trial_run(
+    study: StudyJob, number: int, values: dict[str, Any], warn: Callable[[str], None]
+) -> TrackedRun | None:
+    """The trial's MLflow run beneath the study's; the same one when the trial goes on.
+
+    Where MLflow is away there is none yet: the trial goes on without, and is recorded at its end.
+    """
+    run = study.trial_folder(number)
     earlier = noted_run(run)
     if earlier is not None:
         return earlier
+    config = read_experiment(run / "config.yaml")
     tags = {
         "mlflow.parentRunId": study.parent.run_id,
         "sdn_ray.command": "tune",
@@ -230,12 +240,8 @@ def _child_run(
         "sdn_ray.scheme": config.distillation.scheme,
     }
     searched = {f"searched/{name}": value for name, value in values.items()}
-    tracked = start_run(
-        study.parent.uri,
-        study.parent.experiment_id,
-        f"{study.folder.name}-{number:04d}",
-        flatten(asdict(config)) | searched,
-        tags,
-    )
-    note_run(run, tracked)
+    name = f"{study.folder.name}-{number:04d}"
+    tracked = try_start_run(study.parent, name, flatten(asdict(config)) | searched, tags, warn)
+    if tracked:
+        note_run(run, tracked)
     return tracked

@@ -32,8 +32,8 @@ def encode_cached(
     distinct = list(place)
     wanted = np.array([_caption_hash(caption) for caption in distinct], dtype="S16")
     # A name that starts with a dot is a file that is being written.
-    shards = [_read_shard(path) for path in sorted(cache.glob("[!.]*.npy"))]
-    shards = [shard for shard in shards if shard is not None]
+    read = [_read_shard(path) for path in sorted(cache.glob("[!.]*.npy"))]
+    shards = [shard for shard in read if shard is not None]
     rows = [_rows_in(shard["hash"], wanted) for shard in shards]
     found = np.zeros(len(distinct), dtype=bool)
     for row in rows:
@@ -63,7 +63,7 @@ def _write_shard(cache: Path, hashes: np.ndarray, embeddings: np.ndarray) -> Non
     fields = [("hash", "S16"), ("embedding", "<f4", (embeddings.shape[1],))]
     shard = np.empty(len(hashes), dtype=fields)
     shard["hash"], shard["embedding"] = hashes, embeddings
-    name = f"{uuid.uuid4().hex}-{zlib.crc32(shard.view(np.uint8)):08x}.npy"
+    name = f"{uuid.uuid4().hex}-{_checksum(shard)}.npy"
     with replacing(cache / name) as partial:
         np.save(partial, shard, allow_pickle=False)
 
@@ -72,7 +72,7 @@ def _read_shard(path: Path) -> np.ndarray | None:
     """Rows (hash, embedding), or None, with a warning, where the file is damaged."""
     try:
         shard = np.lib.format.open_memmap(path, mode="r")
-        if f"{zlib.crc32(shard.view(np.uint8)):08x}" == path.stem.rpartition("-")[2]:
+        if _checksum(shard) == path.stem.rpartition("-")[2]:
             return shard
         problem = "its checksum is another"
     except (OSError, ValueError, TypeError) as error:
@@ -82,6 +82,10 @@ def _read_shard(path: Path) -> np.ndarray | None:
         stacklevel=3,
     )
     return None
+
+
+def _checksum(shard: np.ndarray) -> str:
+    return f"{zlib.crc32(shard.view(np.uint8).data):08x}"
 
 
 def _rows_in(known: np.ndarray, wanted: np.ndarray) -> np.ndarray:

@@ -153,11 +153,12 @@ class CharCnnRnn(nn.Module):
         One-hot times matrix picks rows, and picking them is several times faster; the row of
         index 0 is zero.
         """
-        rows = F.pad(self.conv1.weight.permute(2, 1, 0), (0, 0, 1, 0))
+        weight, bias = self.conv1.parameters()
+        rows = F.pad(weight.permute(2, 1, 0), (0, 0, 1, 0))
         offsets = torch.arange(_KERNEL, device=characters.device) * rows.shape[1]
         windows = characters.unfold(1, _KERNEL, 1) + offsets
         summed = F.embedding_bag(windows.flatten(0, 1), rows.flatten(0, 1), mode="sum")
-        return summed.view(*windows.shape[:2], -1) + self.conv1.bias
+        return summed.view(*windows.shape[:2], -1) + bias
 
     def encode(
         self,

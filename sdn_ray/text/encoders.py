@@ -18,7 +18,9 @@ ENCODER_FILE = "text_encoder.safetensors"  # in a folder that holds a char-CNN-R
 class TextEncoder(Protocol):
     """What captions are embedded by."""
 
-    embedding_dim: int
+    @property
+    def embedding_dim(self) -> int:
+        """Width of an embedding."""
 
     def encode(
         self,

@@ -105,9 +105,9 @@ def _by_stem(source: Path, filenames: Any, embeddings: Any) -> dict[str, np.ndar
     if not isinstance(filenames, list) or not all(isinstance(name, str) for name in filenames):
         raise UserError(f"{source}: its file names are not a list of strings, as expected")
     if not isinstance(embeddings, list | np.ndarray) or len(embeddings) != len(filenames):
-        found = len(embeddings) if isinstance(embeddings, list | np.ndarray) else "no list"
+        count = len(embeddings) if isinstance(embeddings, list | np.ndarray) else "no list"
         raise UserError(
-            f"{source}: found embeddings of {found} images, expected {len(filenames)}, "
+            f"{source}: found embeddings of {count} images, expected {len(filenames)}, "
             "one for each file name"
         )
     found: dict[str, np.ndarray] = {}

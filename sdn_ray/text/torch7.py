@@ -62,7 +62,7 @@ class Table:
 
     def sequence(self) -> list[Any]:
         """The values of the keys 1, 2, … up to the first that is missing."""
-        values = []
+        values: list[Any] = []
         while (value := self.entries.get(len(values) + 1)) is not None:
             values.append(value)
         return values

@@ -64,7 +64,9 @@ def joint_embedding_loss(image: Tensor, text: Tensor) -> Tensor:
 class TextTower(Protocol):
     """A text encoder as its training sees it."""
 
-    module: nn.Module  # what is trained: inputs → embeddings (batch, embedding_dim)
+    @property
+    def module(self) -> nn.Module:
+        """What is trained: inputs → embeddings (batch, embedding_dim)."""
 
     def inputs(self, captions: list[str]) -> Tensor:
         """What the module is given for each caption, (captions, …)."""
@@ -380,12 +382,14 @@ def text_scores(
     """
     texts, text_classes = [], []
     for class_id in np.unique(held_out.class_ids):
-        images = np.flatnonzero(held_out.class_ids == class_id)
+        images = np.flatnonzero(held_out.class_ids == class_id).tolist()
         own = list(dict.fromkeys(text for image in images for text in held_out.captions[image]))
         # Evenly spread over the class's images, the same ones every time.
         chosen = own[:: -(-len(own) // _PROTOTYPE_CAPTIONS)]
         texts += chosen
         text_classes += [class_id] * len(chosen)
     known = (encode(texts), np.array(text_classes))
-    images = (image_encoder(held_out.features), held_out.class_ids)
-    return TextScores(zero_shot_accuracy(*known, *images), average_precision_at_50(*known, *images))
+    pictured = (image_encoder(held_out.features), held_out.class_ids)
+    return TextScores(
+        zero_shot_accuracy(*known, *pictured), average_precision_at_50(*known, *pictured)
+    )

@@ -25,8 +25,8 @@ from sdn_ray.runs.folder import (
     TrackedRun,
     check_same,
     forget_epochs_after,
+    note_epoch,
     read_metrics,
-    record_epoch,
 )
 from sdn_ray.runs.tracking import Recorder
 from sdn_ray.text.encoders import ENCODER_FILE
@@ -38,6 +38,7 @@ from sdn_ray.text.training import (
     train_epochs,
 )
 from sdn_ray.training.job import WorkerContext
+from sdn_ray.training.records import CURVES, record_end
 
 EXPORT = "text_encoder"
 _STAGE = "text"
@@ -103,6 +104,7 @@ class TextWorker:
                     return False
         if not self.job.finished:
             self._export()
+        record_end(self.job.run, self.job.run / EXPORT, self.recorder)
         return True
 
     def _stale(self) -> bool:
@@ -153,7 +155,7 @@ class TextWorker:
             "identity": self._identity,
         }
         # First the record: what a checkpoint has not seen is forgotten, but never missed.
-        record_epoch(self.job.run, metrics)
+        note_epoch(self.job.run, metrics)
         save_checkpoint(self.job.run / "checkpoints", state, epoch, False)
         self._show(metrics, scores)
         self.context.on_metrics(metrics)
@@ -177,12 +179,9 @@ class TextWorker:
             scores = asdict(training.scores(self.job.part(self.job.split.test)))
         write_text(run / "scores.json", json.dumps(scores, indent=1))
         history = read_metrics(run)
-        loss_curves(run / "curves.png", history, [_STAGE] * len(history))
+        loss_curves(run / CURVES, history, [_STAGE] * len(history))
         with making_folder(run / EXPORT) as partial:
             export_encoder(training, partial, self.job.source)
-        self.recorder.metrics({f"test/{k}": v for k, v in scores.items()}, chosen)
-        self.recorder.file(run / "curves.png")
-        self.recorder.folder(run / EXPORT, EXPORT)
 
 
 def export_encoder(training: TextTraining, folder: Path, source: dict[str, Any]) -> None:

@@ -39,10 +39,19 @@ from sdn_ray.models.export import export_model
 from sdn_ray.models.generator import Generator
 from sdn_ray.models.teacher import load_teacher
 from sdn_ray.pictures import captioned_grid, loss_curves
-from sdn_ray.runs.folder import check_same, forget_epochs_after, read_metrics, record_epoch
+from sdn_ray.runs.folder import check_same, forget_epochs_after, note_epoch, read_metrics
 from sdn_ray.runs.tracking import Recorder
 from sdn_ray.training.build import config_stages, config_weights, new_generator
 from sdn_ray.training.job import TrainingJob, WorkerContext
+from sdn_ray.training.records import (
+    CURVES,
+    MODEL,
+    SAMPLES,
+    TEST_SHEET,
+    record_end,
+    record_epoch,
+    sheet_name,
+)
 
 
 def run_job(job: TrainingJob, context: WorkerContext) -> bool:
@@ -239,30 +248,19 @@ class Worker:
     def _record_epoch(
         self, metrics: dict[str, Any], result: EpochResult, generator: Generator
     ) -> None:
-        record_epoch(self.job.run, metrics)
+        note_epoch(self.job.run, metrics)
         shown = [f"{k} {v:.3f}" for k, v in metrics.items() if k.startswith(self.watched_name)]
         self.terminal.line(
             f"{result.stage.name} epoch {result.epoch + 1}/{result.stage.epochs}: "
             f"loss {result.loss:.4g}, {result.images_per_second:.0f} images/s, {', '.join(shown)}"
         )
         history = read_metrics(self.job.run)
-        curves = self.job.run / "curves.png"
-        loss_curves(curves, history, [record["stage"] for record in history])
-        grid = None
+        loss_curves(self.job.run / CURVES, history, [record["stage"] for record in history])
         if result.total_epoch % self.config.evaluation.sample_epochs == 0:
-            grid = self.job.run / "samples" / f"epoch-{result.total_epoch:04d}.png"
-            self._sample_grid(grid, generator, spread(self.watched, self._grid_size()))
+            sheet = self.job.run / SAMPLES / sheet_name(result.total_epoch)
+            self._sample_grid(sheet, generator, spread(self.watched, self._grid_size()))
         if self.recorder:
-            stage = result.stage.name
-            renamed = {
-                f"{stage}/{k}" if k.startswith(("loss", "terms")) else k: v
-                for k, v in metrics.items()
-                if k not in ("epoch", "stage")
-            }
-            self.recorder.metrics(renamed, result.total_epoch)
-            self.recorder.file(curves)
-            if grid:
-                self.recorder.file(grid, "samples")
+            record_epoch(self.job.run, metrics, self.recorder)
 
     def _grid_size(self) -> int:
         return self.config.evaluation.captions
@@ -283,9 +281,13 @@ class Worker:
         return [species[rows[i].class_id] for i in data.indices]
 
     def _finish(self, generator: Generator) -> None:
-        """Score the test classes, once, and export the model."""
-        if self.job.finished:
-            return
+        """Score the test classes, once, export the model, and record both."""
+        if not self.job.finished:
+            self._export(generator)
+        if self.recorder:
+            record_end(self.job.run, self.job.run / MODEL, self.recorder)
+
+    def _export(self, generator: Generator) -> None:
         test = self.job.captions.encoded(self.job.images, self.job.split.test)
         scores: dict[str, float] = {}
         if self.config.evaluation.score_test:
@@ -302,7 +304,7 @@ class Worker:
             )
             scores = result.scores
             self._sample_grid(
-                self.job.run / "samples" / "test.png", generator, spread(test, self._grid_size())
+                self.job.run / SAMPLES / TEST_SHEET, generator, spread(test, self._grid_size())
             )
         write_text(self.job.run / "scores.json", json.dumps(scores, indent=1))
         origin = {
@@ -311,10 +313,4 @@ class Worker:
             "test_scores": scores,
             "tracked": asdict(self.job.tracked) if self.job.tracked else None,
         }
-        export_model(self.job.run / "model", generator, self.job.text_encoder, origin)
-        if self.recorder:
-            epochs = sum(stage.epochs for stage in config_stages(self.config))
-            self.recorder.metrics({f"test/{k}": v for k, v in scores.items()}, epochs)
-            if scores:
-                self.recorder.file(self.job.run / "samples" / "test.png", "samples")
-            self.recorder.folder(self.job.run / "model", "model")
+        export_model(self.job.run / MODEL, generator, self.job.text_encoder, origin)

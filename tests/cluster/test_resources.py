@@ -2,21 +2,23 @@
 
 import pytest
 import ray
+from ray.core.generated.autoscaler_pb2 import ClusterConfig, NodeGroupConfig
 
-from sdn_ray.cluster.resources import worker_resources
+from sdn_ray.cluster.resources import runs_on, worker_resources
 from sdn_ray.config import TrainingConfig
 from sdn_ray.errors import UserError
 
 
 @pytest.fixture
 def nodes(monkeypatch):
-    """Stands for a cluster: its nodes' resources, and what an autoscaler may make of them."""
+    """Stands for a cluster: its nodes' resources, and the kinds of nodes an autoscaler may add."""
 
-    def has(*resources, later=None):
+    def has(*resources, later=()):
         found = [{"Alive": True, "Resources": node} for node in resources]
+        groups = [NodeGroupConfig(resources=node, max_count=count) for node, count in later]
+        config = ClusterConfig(node_group_configs=groups) if later else None
         monkeypatch.setattr(ray, "nodes", lambda: found)
-        state = ray._private.state.state
-        monkeypatch.setattr(state, "get_max_resources_from_cluster_config", lambda: later)
+        monkeypatch.setattr(ray._private.state.state, "get_cluster_config", lambda: config)
 
     return has
 
@@ -39,18 +41,40 @@ def test_cpus_are_shared_equally_within_nodes(nodes):
 
 def test_gpus_whole_and_in_parts(nodes):
     nodes({"CPU": 8.0, "GPU": 2.0}, {"CPU": 8.0})
-    assert resources() == {"CPU": 8, "GPU": 1}
+    # A GPU comes with its part of the node's cores: the other GPU can still be used.
+    assert resources() == {"CPU": 4, "GPU": 1}
     assert resources(workers=2) == {"CPU": 4, "GPU": 1}  # both on the first node
-    assert resources(workers=4) == {"CPU": 4}  # there are not as many, and nobody insists
     assert resources(trials=4, gpus=0.5) == {"CPU": 2, "GPU": 0.5}
+    assert resources(gpus=2) == {"CPU": 8, "GPU": 2}
+    assert resources(cpus_per_worker=6) == {"CPU": 6, "GPU": 1}
     assert resources(gpus=0) == {"CPU": 8}
     assert resources(device="cpu") == {"CPU": 8}
+
+
+def test_nodes_of_several_shapes(nodes):
+    nodes({"CPU": 4.0}, {"CPU": 16.0, "GPU": 8.0}, {"CPU": 12.0, "GPU": 2.0})
+    assert resources(workers=10) == {"CPU": 2, "GPU": 1}  # 16 cores over 8, and 12 over 2
+    nodes({"CPU": 1.0, "GPU": 4.0}, {"CPU": 3.0})
+    assert resources() == {"CPU": 1, "GPU": 1}  # fewer cores than GPUs
+
+
+def test_gpus_are_never_passed_over_in_silence(nodes):
+    nodes({"CPU": 8.0, "GPU": 2.0}, {"CPU": 8.0})
+    with pytest.raises(
+        UserError,
+        match=r"workers: found 4, 1 GPUs each, but the cluster has 2 GPUs; expected fewer, "
+        r"or --training.device cpu",
+    ):
+        resources(workers=4)
+    with pytest.raises(UserError, match=r"4 trials .* 2 GPUs; .*a smaller --gpus_per_worker"):
+        resources(trials=4)
+    assert resources(workers=4, device="cpu") == {"CPU": 4}
 
 
 def test_what_can_never_be_is_refused(nodes):
     nodes({"CPU": 4.0, "GPU": 1.0})
     with pytest.raises(UserError, match="workers: found 5, but the cluster has 4 CPUs"):
-        resources(workers=5)
+        resources(workers=5, device="cpu")
     with pytest.raises(
         UserError, match=r"found 2 in each of 3 trials at a time .*, but the cluster has 4 CPUs"
     ):
@@ -64,7 +88,23 @@ def test_what_can_never_be_is_refused(nodes):
 
 
 def test_an_autoscaler_may_still_add_what_is_missing(nodes):
-    nodes({"CPU": 2.0}, later={"CPU": 34.0, "GPU": 4.0})
+    gpu_node = ({"CPU": 8, "GPU": 1}, 4)
+    nodes({"CPU": 2}, later=[gpu_node])
     assert resources(workers=4, device="gpu", cpus_per_worker=8) == {"CPU": 8, "GPU": 1}
     with pytest.raises(UserError, match="5, 1 GPUs each, but the cluster has 4 GPUs"):
         resources(workers=5, device="gpu")
+    # From no node at all, a worker's share is that of the node it will have.
+    nodes({"CPU": 0.0}, later=[gpu_node])
+    assert resources(workers=4) == {"CPU": 8, "GPU": 1}
+    nodes({"CPU": 0.0}, later=[({"CPU": 8, "GPU": 2}, -1)])  # as many as are asked for
+    assert resources(workers=6) == {"CPU": 4, "GPU": 1}
+    nodes({"CPU": 0.0}, later=[({"CPU": 16}, 2)])
+    assert resources(workers=4) == {"CPU": 8}
+
+
+def test_what_a_command_says_of_where_it_runs():
+    assert runs_on({"CPU": 2}) == "running on the CPU: 1 worker, 2 cores and no GPU"
+    assert runs_on({"CPU": 1}, 2) == "running on the CPU: 2 workers, 1 core and no GPU for each"
+    assert runs_on({"CPU": 4, "GPU": 0.5}, 2, 3) == (
+        "running on GPUs: 3 trials at a time, 2 workers in each, 0.5 GPUs and 4 cores for each"
+    )

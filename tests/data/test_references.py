@@ -16,8 +16,8 @@ def row(name, class_id):
 ROWS = (row("a/0001.png", 1), row("b/0001.png", 2), row("b/0002.png", 2), row("c/0003.png", 3))
 
 
-def test_the_layout_tells_the_data_set(tmp_path, shared):
-    assert read_reference(shared / "data" / "oxford-flowers-102-64px").name == "oxford_flowers"
+def test_the_layout_tells_the_data_set(tmp_path, material):
+    assert read_reference(material.flowers).name == "oxford_flowers"
     write_synthetic_flowers(tmp_path / "drawn", image_size=16, images_per_species=1)
     assert read_reference(tmp_path / "drawn").name == "synthetic_flowers"
     (tmp_path / "cub" / "CUB_200_2011").mkdir(parents=True)

@@ -63,11 +63,10 @@ def small(ray_cluster, small_cache, tmp_path_factory):
     return config, run
 
 
-def sixty_photographs(shared, root, classes=range(1, 7)):
-    """Sixty real photographs, ten of each of six classes, in the data set's own layout."""
-    source = shared / "data" / "oxford-flowers-102-64px"
+def sixty_photographs(material, root, classes=range(1, 7)):
+    """Sixty photographs, ten of each of six classes, in the data set's own layout."""
     (root / "jpg").mkdir(parents=True)
-    whole = read_oxford_flowers(source)
+    whole = read_oxford_flowers(material.flowers)
     rows = [row for class_id in classes for row in whole.rows_of([class_id])[:10]]
     for number, row in enumerate(rows, 1):
         shutil.copy(row.image_path, root / "jpg" / f"image_{number:05d}.jpg")
@@ -80,16 +79,17 @@ def sixty_photographs(shared, root, classes=range(1, 7)):
 
 
 @pytest.fixture
-def photographs(shared, tmp_path):
-    """Sixty real photographs of a test's own, to do with as it likes."""
-    return sixty_photographs(shared, tmp_path / "flowers")
+def photographs(best_material, tmp_path):
+    """Sixty photographs of a test's own, to do with as it likes."""
+    return sixty_photographs(best_material, tmp_path / "flowers")
 
 
 @pytest.fixture(scope="session")
-def reference(shared, tmp_path_factory):
+def reference(best_material, tmp_path_factory):
     """Sixty photographs with class lists (two of the six classes are for testing), to be read."""
     classes = (26, 37, 45, 48, 44, 12)  # red, pink, purple, yellow; red, yellow
-    root = sixty_photographs(shared, tmp_path_factory.mktemp("reference") / "flowers", classes)
+    folder = tmp_path_factory.mktemp("reference") / "flowers"
+    root = sixty_photographs(best_material, folder, classes)
     names = [f"class_{class_id:05d}" for class_id in classes]
     (root / "text_c10" / "trainvalclasses.txt").write_text("\n".join(names[:4]))
     (root / "text_c10" / "testclasses.txt").write_text("\n".join(names[4:]))

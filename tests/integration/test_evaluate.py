@@ -29,8 +29,8 @@ SPLITS = ("--splits", 4)
 
 
 @pytest.fixture(scope="module")
-def squeezenet(shared):
-    return f"squeezenet1_1:{shared / 'weights' / 'squeezenet1_1_fp16.safetensors'}"
+def squeezenet(best_material):
+    return best_material.classifier
 
 
 def run(module, *arguments):
@@ -198,7 +198,7 @@ def test_bad_images_are_named_or_left_out(generated, reference, squeezenet, tmp_
 
 
 def test_what_cannot_be_scored_is_one_clear_error(
-    joined, generated, reference, squeezenet, shared, tmp_path
+    joined, generated, reference, squeezenet, tmp_path
 ):
     def refused(*arguments, classifier=squeezenet):
         with pytest.raises(UserError) as error:

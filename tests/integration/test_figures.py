@@ -115,7 +115,9 @@ def test_worst_cases_by_fsim(joined, reference, rows, diverse_model, drawn, tmp_
     assert figure["rows"][0] == captions[values.argmin()]
 
 
-def test_retrieval_of_training_images(joined, reference, rows, shared, drawn, tmp_path, capsys):
+def test_retrieval_of_training_images(
+    joined, reference, rows, best_material, drawn, tmp_path, capsys
+):
     copies = tmp_path / "copies"  # training photographs: each is its own nearest neighbour
     copies.mkdir()
     training = part_rows(read_reference(reference), "train", None)
@@ -123,7 +125,7 @@ def test_retrieval_of_training_images(joined, reference, rows, shared, drawn, tm
         image = Image.fromarray(read_real(copied.image_path, 32, 32))
         image.save(copies / f"{source.image_path.stem}.png")
     options = ["--images", copies, "--reference", reference, "--rows", 3]
-    options += ["--teacher", shared / "weights" / "vgg19_pruned16x.safetensors"]
+    options += ["--teacher", best_material.teacher]
     options += ["--fc_width", 32, "--epochs", 1, "--cache", tmp_path / "cache"]
     assert run("retrieval", *options, "--output", tmp_path / "figure.png") == 0
     assert is_picture(tmp_path / "figure.png")

@@ -9,9 +9,8 @@ from sdn_ray.runs.folder import read_metrics
 from tests.integration.small import train
 
 
-def test_the_flowers_preset_on_real_photographs(ray_cluster, photographs, shared, tmp_path):
+def test_the_flowers_preset_on_photographs(ray_cluster, photographs, best_material, tmp_path):
     """The preset itself, with few photographs, few epochs and a narrow generator."""
-    weights = shared / "weights"
     preset = Path(__file__).parents[2] / "jobs" / "flowers64.yaml"
     options = {
         "config": preset,
@@ -19,13 +18,13 @@ def test_the_flowers_preset_on_real_photographs(ray_cluster, photographs, shared
         "dataset.cache": tmp_path / "cache",
         "dataset.validation_classes": 1,
         "dataset.test_classes": 1,
-        "teacher.weights": weights / "vgg19_pruned16x.safetensors",
+        "teacher.weights": best_material.teacher,
         "text.epochs": 1,
         "generator.fc_width": 32,
         "training.compile": "false",  # which would take longer than these few steps
         "distillation.stage_one.epochs": 1,
         "distillation.stage_two.epochs": 1,
-        "evaluation.classifier": f"squeezenet1_1:{weights / 'squeezenet1_1_fp16.safetensors'}",
+        "evaluation.classifier": best_material.classifier,
         "evaluation.images": 8,
         "tracking.uri": f"sqlite:///{tmp_path}/mlflow.db",
         "output": tmp_path / "run",

@@ -19,7 +19,9 @@ from sdn_ray.preparation.images import (
     prepare_configured_images,
     read_dataset,
 )
-from sdn_ray.runs.folder import read_metrics
+from sdn_ray.runs.folder import note_run, read_metrics
+from sdn_ray.runs.tracking import start_run
+from sdn_ray.training import session
 from sdn_ray.training.job import WorkerContext, prepare_job
 from sdn_ray.training.worker import run_job
 from tests.integration.small import (
@@ -89,6 +91,46 @@ def test_generate_draws_captions_in_order(small, tmp_path):
     images = [np.asarray(Image.open(tmp_path / "out" / r["file"])) for r in records]
     assert images[0].shape == (16, 16, 3)
     assert (images[0] != images[1]).any()
+
+
+def contents(folder):
+    """What lies in a folder, and when it was written."""
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+
+
+def test_a_finished_run_has_nothing_left_to_go_on_with(small, tmp_path, monkeypatch):
+    _, run = small
+    monkeypatch.setattr(session, "start_ray", lambda: pytest.fail("Ray was started"))
+    found = tracked(run)
+    before = contents(run), MlflowClient(found["uri"]).get_run(found["run_id"]).info.end_time
+    log = tmp_path / "log"
+    assert train("--resume", run, log=log) == 0
+    assert f"is finished, nothing is left to do. What it has made: {run / 'model'}" in (
+        log.read_text()
+    )
+    after = contents(run), MlflowClient(found["uri"]).get_run(found["run_id"]).info.end_time
+    assert after == before
+
+
+def test_what_a_kill_kept_from_mlflow_is_recorded_by_who_goes_on(small, tmp_path, monkeypatch):
+    _, run = small
+    monkeypatch.setattr(session, "start_ray", lambda: pytest.fail("Ray was started"))
+    cut_off = tmp_path / "run"  # between the export of the model and what MLflow is told of it
+    shutil.copytree(run, cut_off)
+    (cut_off / ".recorded").unlink()
+    found = tracked(run)
+    fresh = start_run(found["uri"], found["experiment_id"], "cut off", {}, {})
+    note_run(cut_off, fresh)
+    client = MlflowClient(found["uri"])
+    assert client.get_run(fresh.run_id).info.status == "RUNNING"
+    assert train("--resume", cut_off, log=tmp_path / "log") == 0
+    recorded = client.get_run(fresh.run_id)
+    assert recorded.info.status == "FINISHED"
+    scores = json.loads((run / "scores.json").read_text())
+    for name, value in scores.items():
+        assert recorded.data.metrics[f"test/{name}"] == pytest.approx(value)
+    paths = {file.path for file in client.list_artifacts(fresh.run_id, "model")}
+    assert "model/generator.safetensors" in paths
 
 
 def assert_same(run, undisturbed):

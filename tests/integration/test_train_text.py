@@ -1,4 +1,4 @@
-"""Training a text encoder as a job, on real photographs."""
+"""Training a text encoder as a job, on photographs."""
 
 import json
 import os
@@ -25,9 +25,9 @@ tracking: {{uri: "sqlite:///{folder}/mlflow.db"}}
 
 
 @pytest.fixture
-def config(ray_cluster, reference, shared, tmp_path):
+def config(ray_cluster, reference, best_material, tmp_path):
     path = tmp_path / "text.yaml"
-    teacher = shared / "weights" / "vgg19_pruned16x.safetensors"
+    teacher = best_material.teacher
     path.write_text(
         CONFIG.format(root=reference, cache=tmp_path / "cache", teacher=teacher, folder=tmp_path)
     )

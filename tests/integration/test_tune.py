@@ -12,7 +12,7 @@ from PIL import Image
 from sdn_ray import tune
 from sdn_ray.config import read_experiment
 from sdn_ray.errors import UserError
-from sdn_ray.files import file_hash
+from sdn_ray.files import file_hash, sole_writer
 from sdn_ray.runs.folder import TrackedRun, note_run, read_metrics
 from tests.integration.small import start, wait_for
 
@@ -165,6 +165,8 @@ def test_what_cannot_be_searched_is_one_clear_error(config, joined, tmp_path):
     shutil.copyfile(space, begun / "space.yaml")
     settings = {"objective": None, "trials": 2, "prune": False, "score_test": False}
     (begun / "study.json").write_text(json.dumps(settings))
+    with sole_writer(begun):  # by a command that lives
+        assert "begun: another process is running this study" in refused("--resume", begun)
     note_run(begun, TrackedRun("http://127.0.0.1:9", "0", "gone"))
     assert "the MLflow store http://127.0.0.1:9 cannot be used" in refused("--resume", begun)
     space.write_text("distillation.weight_factors.conv9: {uniform: [0, 1]}\n")

@@ -16,6 +16,7 @@ from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokeni
 
 from sdn_ray.text.cache import encode_cached
 from sdn_ray.text.char_cnn_rnn import CharCnnRnn
+from sdn_ray.text.pretrained import ClipModel
 from sdn_ray.text.sentence import SentenceEncoder, open_sentence_encoder
 
 COLOURS = ("red", "yellow", "purple", "white", "orange", "pink")
@@ -43,7 +44,7 @@ def random_clip(folder: Path) -> SentenceEncoder:
     tokenizer = CLIPTokenizer.from_pretrained(folder)
     torch.manual_seed(0)
     config = CLIPTextConfig(bos_token_id=0, eos_token_id=1, pad_token_id=1)
-    return SentenceEncoder("clip", CLIPTextModelWithProjection(config), tokenizer)
+    return SentenceEncoder(ClipModel(CLIPTextModelWithProjection(config), tokenizer))
 
 
 def measure(name: str, encode, count: int) -> None:

@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from sdn_ray.errors import UserError
 from sdn_ray.metrics.classifier_score import ClassifierScore, classifier_score, score_name
@@ -129,13 +128,9 @@ def test_classifier_score_of_an_array_and_of_batches_of_several_sizes():
     assert of_batches.images == 31
 
 
-def test_the_squeezenet_score_of_real_photographs_equals_a_direct_computation(shared):
-    folder = shared / "data" / "oxford-flowers-102-64px" / "jpg"
-    files = [folder / f"image_{number:05d}.jpg" for number in range(1, 8189, 210)]
-    photographs = np.stack([np.asarray(Image.open(file).convert("RGB")) for file in files])
-    classifier = load_classifier(
-        f"squeezenet1_1:{shared / 'weights' / 'squeezenet1_1_fp16.safetensors'}"
-    )
+def test_the_squeezenet_score_of_photographs_equals_a_direct_computation(material):
+    photographs = material.photographs(39)
+    classifier = load_classifier(material.classifier)
     p = classifier(torch.from_numpy(photographs).permute(0, 3, 1, 2)).double().numpy()
 
     result = classifier_score(photographs, classifier, splits=2, seed=5)

@@ -3,7 +3,6 @@ import io
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from scipy.linalg import sqrtm
 
 from sdn_ray.errors import UserError
@@ -170,12 +169,9 @@ def test_kernel_distance_without_subsets_or_pairs():
 
 
 @pytest.fixture(scope="module")
-def photographs(shared) -> torch.Tensor:
-    """Every 340th, (25, 3, 64, 64) uint8."""
-    folder = shared / "data" / "oxford-flowers-102-64px" / "jpg"
-    files = [folder / f"image_{number:05d}.jpg" for number in range(1, 8189, 340)]
-    images = np.stack([np.asarray(Image.open(file).convert("RGB")) for file in files])
-    return torch.from_numpy(images).permute(0, 3, 1, 2)
+def photographs(best_material) -> torch.Tensor:
+    """Some of all classes, (25, 3, 64, 64) uint8."""
+    return torch.from_numpy(best_material.photographs(25)).permute(0, 3, 1, 2)
 
 
 @pytest.fixture(scope="module")
@@ -192,7 +188,7 @@ def untrained_inception(photographs, tmp_path_factory) -> str:
     empty.seek(0)
     torch.manual_seed(0)
     extractor = Untrained("untrained", ["logits_unbiased"], feature_extractor_weights_path=empty)
-    # Statistics of real photographs, or activations would vanish on their way through 94 layers.
+    # Statistics of photographs, or activations would vanish on their way through 94 layers.
     for layer in extractor.modules():
         if isinstance(layer, torch.nn.BatchNorm2d):
             layer.momentum = None

@@ -82,10 +82,8 @@ def zhang(real: np.ndarray, generated: np.ndarray) -> float:
 
 
 @pytest.fixture(scope="module")
-def photographs(shared) -> np.ndarray:
-    folder = shared / "data" / "oxford-flowers-102-64px" / "jpg"
-    files = [folder / f"image_{number:05d}.jpg" for number in range(7, 8189, 682)]
-    return np.stack([np.asarray(Image.open(file).convert("RGB")) for file in files])
+def photographs(material) -> np.ndarray:
+    return material.photographs(12)
 
 
 def blurred(image: np.ndarray) -> np.ndarray:

@@ -16,13 +16,12 @@ from sdn_ray.models.classifiers import load_classifier
 
 
 @pytest.fixture(scope="module")
-def weights(shared) -> Path:
-    return shared / "weights" / "squeezenet1_1_fp16.safetensors"
+def weights(material) -> Path:
+    return material.squeezenet
 
 
-def test_squeezenet_equals_a_plain_torchvision_pipeline(shared, weights):
-    folder = shared / "data" / "oxford-flowers-102-64px" / "jpg"
-    photos = [Image.open(folder / f"image_{i:05d}.jpg").convert("RGB") for i in range(1, 8189, 165)]
+def test_squeezenet_equals_a_plain_torchvision_pipeline(material, weights):
+    photos = [Image.fromarray(photograph) for photograph in material.photographs(50)]
     network = torchvision.models.squeezenet1_1()
     network.load_state_dict(load_file(weights))
     network.eval()
@@ -171,12 +170,11 @@ def test_a_file_without_a_mapping(tmp_path):
         load_classifier(f"squeezenet1_1:{tmp_path / 'list.pth'}")
 
 
-def test_weights_of_another_network(weights, shared):
-    vgg = shared / "weights" / "vgg19_relu3_1.safetensors"
+def test_weights_of_another_network(weights, material):
     with pytest.raises(
-        UserError, match=r"vgg19_relu3_1.*not the weights of squeezenet1_1.*Missing"
+        UserError, match=r"vgg19_pruned16x.*not the weights of squeezenet1_1.*Missing"
     ):
-        load_classifier(f"squeezenet1_1:{vgg}")
+        load_classifier(f"squeezenet1_1:{material.teacher}")
     with pytest.raises(UserError, match=r"size mismatch for features\.0\.weight"):
         load_classifier(f"squeezenet1_0:{weights}")
 

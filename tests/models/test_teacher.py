@@ -84,8 +84,8 @@ def test_layers_are_numbered_as_torchvisions(name):
     assert [type(layer) for layer in ours] == [type(layer) for layer in theirs]
 
 
-def test_the_pruned_vgg19(shared):
-    path = shared / "weights" / "vgg19_pruned16x.safetensors"
+def test_the_pruned_vgg19(material):
+    path = material.teacher
     teacher = load_teacher(str(path))
     assert teacher.plan == Plan.parse(PRUNED_PLAN)
     assert load_teacher(str(path), PRUNED_PLAN).plan == teacher.plan
@@ -97,14 +97,13 @@ def test_the_pruned_vgg19(shared):
     assert_features_by_hand(teacher, torch.randn(1, 3, 32, 32))
 
 
-def test_a_wrong_plan_for_the_pruned_vgg19(shared):
-    path = shared / "weights" / "vgg19_pruned16x.safetensors"
+def test_a_wrong_plan_for_the_pruned_vgg19(material):
     with pytest.raises(UserError, match=r"teacher\.plan: found vgg19, but .*vgg19_pruned16x"):
-        load_teacher(str(path), "vgg19")
+        load_teacher(str(material.teacher), "vgg19")
 
 
-def test_a_truncated_pruned_vgg19(shared, tmp_path):
-    data = (shared / "weights" / "vgg19_pruned16x.safetensors").read_bytes()
+def test_a_truncated_pruned_vgg19(material, tmp_path):
+    data = material.teacher.read_bytes()
     path = tmp_path / "cut.safetensors"
     for length in (0, 5, 1000, len(data) // 2, len(data) - 1):
         path.write_bytes(data[:length])

@@ -7,6 +7,7 @@ from sdn_ray.search.plan import StudyPlan, StudySettings
 from sdn_ray.search.report import pictures
 from sdn_ray.search.space import read_search_space
 from sdn_ray.search.study import (
+    LAST_EPOCH,
     OBJECTIVE,
     REASON,
     RUNG,
@@ -15,6 +16,7 @@ from sdn_ray.search.study import (
     open_study,
     trials_left,
 )
+from sdn_ray.search.trial import TrialSummary
 
 
 @pytest.fixture
@@ -107,6 +109,35 @@ def test_a_trial_is_pruned_by_what_others_had_after_as_many_epochs_of_the_last_s
     assert not search.prune("better", {OBJECTIVE: 9.0, RUNG: 1})
 
 
+def test_a_trial_that_has_trained_its_last_epoch_is_never_pruned(study, space):
+    ended = []
+    search = StudySearch(study(), space, 8, ended.append)
+    for number in range(4):
+        search.suggest(f"good {number}")
+        search.prune(f"good {number}", {OBJECTIVE: 5.0, RUNG: 1, LAST_EPOCH: False})
+        end(search, f"good {number}", 8.0)
+    search.suggest("poor")
+    last = {OBJECTIVE: 1.0, RUNG: 1, LAST_EPOCH: True}
+    assert not search.prune("poor", last)
+    end(search, "poor", 1.0)
+    assert ended[-1].state == TrialState.COMPLETE
+    assert ended[-1].value == 1.0
+    assert ended[-1].intermediate_values == {1: 1.0}  # what others are judged by
+    search.suggest("as poor, with an epoch to go")
+    assert search.prune("as poor, with an epoch to go", last | {LAST_EPOCH: False})
+
+
+def test_an_epoch_as_tune_is_told_of_it():
+    summary = TrialSummary("validation/ssim", epochs_before=2, epochs=5)
+    metrics = {"epoch": 2, "stage": "stage_one", "loss": 3.0, "validation/ssim": 0.2, "other": 1}
+    kept = {"epoch": 2, "stage": "stage_one", "loss": 3.0, OBJECTIVE: 0.2}
+    assert summary(metrics) == kept | {RUNG: 0, LAST_EPOCH: False}
+    assert summary(metrics | {"epoch": 4}) == kept | {"epoch": 4, RUNG: 2, LAST_EPOCH: False}
+    assert summary(metrics | {"epoch": 5}) == kept | {"epoch": 5, RUNG: 3, LAST_EPOCH: True}
+    other_worker = summary({"epoch": 5, "stage": "stage_two"})
+    assert other_worker == {"epoch": 5, "stage": "stage_two", RUNG: 3, LAST_EPOCH: True}
+
+
 def test_without_pruning_every_trial_ends_by_itself(study, space):
     search = StudySearch(study(prune=False), space, 8, lambda trial: None)
     search.suggest("good")
@@ -132,12 +163,15 @@ def test_a_grid_is_tried_once_even_when_it_goes_on(tmp_path):
 
 def test_pictures_of_a_study(study, space, tmp_path):
     opened = study()
-    assert pictures(opened, tmp_path) == []
+    assert pictures(opened, tmp_path, "validation/ssim") == []
     search = StudySearch(opened, space, 3, lambda trial: None)
     for number, value in enumerate((1.0, 3.0, 2.0)):
         search.suggest(str(number))
         end(search, str(number), value)
-    assert [path.name for path in pictures(opened, tmp_path)] == ["history.png", "importances.png"]
+    assert [path.name for path in pictures(opened, tmp_path, "validation/ssim")] == [
+        "history.png",
+        "importances.png",
+    ]
     assert (tmp_path / "history.png").stat().st_size > 5000
 
 

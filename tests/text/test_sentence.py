@@ -14,6 +14,7 @@ from sdn_ray.files import path_hash
 from sdn_ray.models.export import export_model, load_model
 from sdn_ray.models.generator import Generator
 from sdn_ray.models.plan import Plan
+from sdn_ray.text.pretrained import SentenceModel
 from sdn_ray.text.sentence import (
     SentenceEncoder,
     load_sentence_encoder,
@@ -85,7 +86,7 @@ def clip(clip_folder):
 def with_projection(encoder: SentenceEncoder, width: int) -> SentenceEncoder:
     torch.manual_seed(5)
     layer = nn.Linear(encoder.base_dim, width)
-    return SentenceEncoder(encoder.kind, encoder.base, encoder.tokenizer, layer)
+    return SentenceEncoder(encoder.pretrained, layer)
 
 
 def test_minilm_equals_sentence_transformers(minilm, minilm_folder):
@@ -106,7 +107,7 @@ def test_a_model_keeps_its_own_prompt(minilm, minilm_folder):
     model = SentenceTransformer(
         str(minilm_folder), device="cpu", prompts={"q": "query: "}, default_prompt_name="q"
     )
-    found = SentenceEncoder("sentence", model).encode(["red petals"])
+    found = SentenceEncoder(SentenceModel(model)).encode(["red petals"])
     np.testing.assert_allclose(found, minilm.encode(["query: red petals"]), atol=1e-6)
 
 
@@ -163,7 +164,8 @@ def test_saved_and_loaded_bit_for_bit(kind, width, request, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["encoder"]
     assert not (tmp_path / "encoder" / "old").exists()
     loaded = load_sentence_encoder(tmp_path / "encoder")
-    assert (loaded.kind, loaded.base_dim) == (encoder.kind, encoder.base_dim)
+    assert type(loaded.pretrained) is type(encoder.pretrained)
+    assert loaded.base_dim == encoder.base_dim
     assert loaded.embedding_dim == (width or encoder.base_dim)
     np.testing.assert_array_equal(loaded.encode(CAPTIONS[:4]), encoder.encode(CAPTIONS[:4]))
 

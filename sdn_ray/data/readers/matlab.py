@@ -1,7 +1,8 @@
 """One vector of numbers out of a MATLAB 5 file, such as the labels of Oxford-Flower-102.
 
 SciPy's reader trusts the file: a damaged type code ends the whole process with a segmentation
-fault. This one knows only what a vector of numbers needs, and calls everything else by name.
+fault (in 1.17 still). This one knows only what a vector of numbers needs, and calls everything else
+by name.
 The format is that of MathWorks, "MAT-File Format", chapter 1, level 5.
 """
 

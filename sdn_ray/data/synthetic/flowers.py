@@ -124,11 +124,11 @@ def _write(root: Path, settings: dict[str, int]) -> None:
             _write_text(texts / f"{stem}.txt", captions)
     _write_text(root / "trainvalclasses.txt", map(class_name, TRAIN_CLASSES))
     _write_text(root / "testclasses.txt", map(class_name, TEST_CLASSES))
-    species = {
+    attributes = {
         class_id: {"class_name": class_name(class_id), **asdict(species)}
         for class_id, species in SPECIES.items()
     }
-    content = {"settings": settings, "species": species}
+    content = {"settings": settings, "species": attributes}
     (root / SPECIES_FILE).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 

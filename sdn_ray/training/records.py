@@ -1,0 +1,75 @@
+"""A training in MLflow, from what its run folder holds: by epoch, at its end, or all at once."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sdn_ray.runs.folder import end_is_recorded, note_end_recorded, noted_run, read_metrics
+from sdn_ray.runs.tracking import Recorder
+
+MODEL, CURVES, SAMPLES, TEST_SHEET = "model", "curves.png", "samples", "test.png"
+
+
+def record_epoch(run: Path, record: Mapping[str, Any], recorder: Recorder) -> None:
+    """Record an epoch, as a line of `metrics.jsonl` has it, and the pictures of its end."""
+    stage, epoch = record["stage"], record["epoch"]
+    values = {
+        f"{stage}/{name}" if name.startswith(("loss", "terms")) else name: value
+        for name, value in record.items()
+        if name not in ("epoch", "stage")
+    }
+    recorder.metrics(values, epoch)
+    recorder.file(run / CURVES)
+    sheet = run / SAMPLES / sheet_name(epoch)
+    if sheet.exists():
+        recorder.file(sheet, SAMPLES)
+
+
+def sheet_name(epoch: int) -> str:
+    """The file of an epoch's samples."""
+    return f"epoch-{epoch:04d}.png"
+
+
+def record_end(run: Path, made: Path, recorder: Recorder) -> None:
+    """Record a finished run's scores on the test classes and what it has made, once.
+
+    What MLflow did not take is recorded by the next one who goes on with the run.
+
+    Args:
+        run: its folder.
+        made: the folder of the model, or of the text encoder.
+        recorder: of its MLflow run.
+    """
+    if end_is_recorded(run):
+        return
+    scores = json.loads((run / "scores.json").read_text(encoding="utf-8"))
+    epochs = max((record["epoch"] for record in read_metrics(run)), default=0)
+    recorder.metrics({f"test/{name}": value for name, value in scores.items()}, epochs)
+    if (run / SAMPLES / TEST_SHEET).exists():
+        recorder.file(run / SAMPLES / TEST_SHEET, SAMPLES)
+    recorder.file(run / CURVES)
+    recorder.folder(made, made.name)
+    if not recorder.lost:
+        note_end_recorded(run)
+
+
+def record_all(run: Path, recorder: Recorder) -> None:
+    """Record what a run has come to while MLflow was away."""
+    for record in read_metrics(run):
+        record_epoch(run, record, recorder)
+    if (run / MODEL).is_dir():
+        record_end(run, run / MODEL, recorder)
+
+
+def finished_before(run: Path, made: Path) -> bool:
+    """Whether a run that is to go on has come to its end; says so, and records what is missing."""
+    if not made.is_dir():
+        return False
+    tracked = noted_run(run)
+    if tracked and not end_is_recorded(run):
+        recorder = Recorder(tracked, print)
+        record_end(run, made, recorder)
+        recorder.status("FINISHED")
+    print(f"{run} is finished, nothing is left to do. What it has made: {made}")
+    return True
