@@ -6,9 +6,9 @@ from rich.console import Console
 from rich.table import Table
 
 from sdn_ray.cluster.resources import start_ray, use_device, worker_resources
-from sdn_ray.config import experiment_from, experiment_parser, parse, with_absolute_paths
 from sdn_ray.errors import UserError
 from sdn_ray.runs.command_line import run_command
+from sdn_ray.runs.experiment import experiment_from, experiment_parser, parse, with_absolute_paths
 from sdn_ray.training.build import config_stages
 from sdn_ray.training.speed import (
     Blocks,

@@ -1,13 +1,8 @@
-"""One experiment as one tree of frozen dataclasses: YAML in, validated, YAML out."""
+"""Everything that settles an experiment, as one tree of frozen dataclasses."""
 
-import os
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
 
-import yaml
-from jsonargparse import ArgumentError, ArgumentParser, Namespace
 from jsonargparse.typing import (
     ClosedUnitInterval,
     NonNegativeFloat,
@@ -16,15 +11,10 @@ from jsonargparse.typing import (
     PositiveInt,
 )
 
-from sdn_ray.errors import UserError, one_line
-from sdn_ray.files import SHIPPED, shipped_file
-
 if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
+    pass
 
 Scheme = Literal["image", "stage_one", "stage_two", "joint", "sdn", "sdn_diverse"]
-Options = TypeVar("Options", bound="DataclassInstance")
-Given = TypeVar("Given", str, str | None)
 
 
 @dataclass(frozen=True)
@@ -258,142 +248,3 @@ class ExperimentConfig:
     training: TrainingConfig = field(default_factory=TrainingConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
-
-
-DEFAULT_CONFIG = SHIPPED / "jobs" / "quickstart.yaml"
-_JOB_MARK = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set by Ray in the entry point of a submitted job
-
-
-def experiment_parser(prog: str, description: str) -> ArgumentParser:
-    """A parser of --config FILE and of every option of an experiment by its dotted name."""
-    parser = ArgumentParser(prog=prog, description=description, exit_on_error=False)
-    parser.add_argument("--config", action="config", help="YAML file with any of the options.")
-    parser.add_class_arguments(ExperimentConfig, sub_configs=False)
-    return parser
-
-
-def parse(parser: ArgumentParser, arguments: Sequence[str]) -> Namespace:
-    """Parse a command line; what is wrong with it becomes one clear error.
-
-    Raises:
-        UserError: an unknown option, a wrong type, a file that cannot be read.
-    """
-    try:
-        return parser.parse_args(_with_shipped_config(arguments))
-    except ArgumentError as error:
-        raise UserError(one_line(error)) from error
-
-
-def _with_shipped_config(arguments: Sequence[str]) -> list[str]:
-    """The arguments with the path of a --config that comes with the package."""
-    found = list(arguments)
-    for place, argument in enumerate(found):
-        if argument == "--config" and place + 1 < len(found):
-            found[place + 1] = str(shipped_file(found[place + 1]))
-        elif argument.startswith("--config="):
-            found[place] = f"--config={shipped_file(argument.removeprefix('--config='))}"
-    return found
-
-
-def experiment_from(namespace: Namespace) -> ExperimentConfig:
-    """The experiment among parsed options."""
-    return _build(ExperimentConfig, namespace)
-
-
-def _build(kind: type[Options], values: Namespace) -> Options:
-    """Nested options as nested dataclasses."""
-    arguments = {}
-    for spec in fields(kind):
-        value = values[spec.name]
-        if isinstance(spec.type, type) and is_dataclass(spec.type):
-            arguments[spec.name] = _build(spec.type, value)
-        else:
-            arguments[spec.name] = _plain(value)
-    return kind(**arguments)
-
-
-def _plain(value: Any) -> Any:
-    """The built-in number that jsonargparse's restricted numbers stand for: YAML knows only it."""
-    if isinstance(value, dict):
-        return {key: _plain(entry) for key, entry in value.items()}
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return int(value) if isinstance(value, int) else float(value)
-    return value
-
-
-def read_experiment(path: Path) -> ExperimentConfig:
-    """The experiment of a YAML file, options it leaves out at their defaults.
-
-    Raises:
-        UserError: naming the file and what is wrong in it.
-    """
-    parser = experiment_parser("config", "")
-    try:
-        return experiment_from(parser.parse_path(str(path)))
-    except (ArgumentError, OSError, TypeError, ValueError) as error:
-        raise UserError(f"{path}: {one_line(error)}") from error
-
-
-def to_yaml(config: ExperimentConfig) -> str:
-    """The complete configuration as YAML that `read_experiment` and --config read."""
-    return yaml.safe_dump(asdict(config), sort_keys=False)
-
-
-def absolute(path: str, option: str) -> str:
-    """A path that means the same in every process.
-
-    Raises:
-        UserError: for a relative path inside a submitted job, which runs in a temporary copy of
-            the working directory, where what it writes would vanish.
-    """
-    if os.environ.get(_JOB_MARK) and not Path(path).expanduser().is_absolute():
-        raise UserError(
-            f"{option}: found the relative path {path!r} inside a submitted job, which runs in a "
-            "temporary copy of the working directory; expected an absolute path"
-        )
-    return str(Path(path).expanduser().absolute())
-
-
-def with_absolute_paths(config: ExperimentConfig) -> ExperimentConfig:
-    """The same experiment with every path absolute, as workers and a later resume need it."""
-
-    def path(value: Given, option: str, words: tuple[str, ...] = ()) -> Given:
-        return value if value is None or value in words else absolute(value, option)
-
-    dataset = replace(
-        config.dataset,
-        root=path(config.dataset.root, "dataset.root"),
-        cache=path(config.dataset.cache, "dataset.cache"),
-    )
-    teacher = replace(
-        config.teacher,
-        weights=path(config.teacher.weights, "teacher.weights", ("imagenet", "fit")),
-    )
-
-    def with_path(spec: str, option: str) -> str:
-        """NAME:PATH with an absolute path; a name alone, or a path that is not there, as it is."""
-        name, colon, file = spec.partition(":")
-        is_path = colon and Path(file).expanduser().exists()
-        return f"{name}:{absolute(file, option)}" if is_path else spec
-
-    text = replace(
-        config.text,
-        encoder=with_path(config.text.encoder, "text.encoder"),
-        weights=path(config.text.weights, "text.weights", ("fit", "pretrained")),
-        features=with_path(config.text.features, "text.features"),
-        embeddings=path(config.text.embeddings, "text.embeddings"),
-    )
-    evaluation = config.evaluation
-    name, colon, file = (evaluation.classifier or "").partition(":")
-    if colon:
-        file = absolute(file, "evaluation.classifier")
-        evaluation = replace(evaluation, classifier=f"{name}:{file}")
-    storage = config.storage if "://" in (config.storage or "") else path(config.storage, "storage")
-    return replace(
-        config,
-        storage=storage,
-        dataset=dataset,
-        teacher=teacher,
-        text=text,
-        evaluation=evaluation,
-    )

@@ -6,11 +6,11 @@ from typing import Any
 
 from jsonargparse import ArgumentParser
 
-from sdn_ray.config import absolute, parse
 from sdn_ray.data.readers.layout import CAPTION_FOLDER, read_lines
 from sdn_ray.errors import UserError
 from sdn_ray.files import making_folder
 from sdn_ray.runs.command_line import run_command
+from sdn_ray.runs.experiment import absolute, parse
 from sdn_ray.text.released import read_class_captions, read_image_captions, read_released_encoder
 
 DESCRIPTION = (

@@ -10,13 +10,13 @@ from typing import Any
 
 from jsonargparse import ArgumentParser
 
-from sdn_ray.config import absolute, parse
 from sdn_ray.data.references import PARTS, RealImages
 from sdn_ray.errors import UserError
 from sdn_ray.files import write_text
 from sdn_ray.metrics.scoring import SetScores, check_splits
 from sdn_ray.models.classifiers import INCEPTION, load_classifier
 from sdn_ray.runs.command_line import check_at_least, run_command
+from sdn_ray.runs.experiment import absolute, parse
 from sdn_ray.runs.terminal import Display
 from sdn_ray.runs.tracking import Recorder
 from sdn_ray.scoring.captions import reference_rows
@@ -47,10 +47,10 @@ def main(arguments: Sequence[str]) -> int:
     if options.text_encoder:
         return score_text_encoder(options, output)
     entries = [model_entry(options.model)] if options.model else image_entries(options.images)
-    classifier = load_classifier(options.classifier)  # its errors belong here, not in a worker
     with Display() as display, ExitStack() as stack:
         real = _real_images(options, entries, display)
         named = _named_colors(options, entries)
+        classifier = load_classifier(options.classifier)  # its errors belong here, not in an actor
         sets = [open_set(entry, real, options.captions_per_image) for entry in entries]
         left_out = [_left_out(one, real, options, display) for one in sets]
         sets = [one for one, _ in left_out]

@@ -5,10 +5,10 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser
 
-from sdn_ray.config import absolute, parse
 from sdn_ray.data.references import PARTS
 from sdn_ray.errors import UserError
 from sdn_ray.runs.command_line import run_command
+from sdn_ray.runs.experiment import absolute, parse
 from sdn_ray.runs.terminal import Display
 from sdn_ray.runs.tracking import Recorder
 from sdn_ray.scoring.figures import FIGURES

@@ -73,6 +73,9 @@ def making_folder(path: str | Path) -> Iterator[Path]:
     partial.mkdir()
     try:
         yield partial
+        # Some writers leave files that only their owner can read; others share the folder.
+        for file in partial.rglob("*"):
+            file.chmod(0o755 if file.is_dir() else 0o644)
         # Renaming over a folder that is not empty fails: the first maker wins.
         with suppress(OSError):
             partial.rename(path)
@@ -146,4 +149,9 @@ def sole_writer(
                         f"{folder}: another process is {work}; wait for its end or stop it"
                     ) from None
                 time.sleep(0.2)
+            except OSError as error:  # such as NFS without a lock service
+                raise UserError(
+                    f"{folder}: its file system locks no file ({error.strerror}); expected a "
+                    "folder on one that does, since two processes would spoil what they write"
+                ) from error
         yield

@@ -6,11 +6,11 @@ from typing import Any
 
 from jsonargparse import ArgumentParser
 
-from sdn_ray.config import absolute, parse
 from sdn_ray.data.references import PARTS
 from sdn_ray.errors import UserError
 from sdn_ray.models.export import Model, load_model
 from sdn_ray.runs.command_line import check_at_least, run_command
+from sdn_ray.runs.experiment import absolute, parse
 from sdn_ray.runs.terminal import Display
 from sdn_ray.scoring.captions import Request, file_requests, reference_rows, row_requests
 from sdn_ray.scoring.drawing import FORMATS, DrawingSettings, check_output, draw_requests
@@ -45,7 +45,7 @@ def _parser() -> ArgumentParser:
         prog="python -m sdn_ray.generate", description=DESCRIPTION, exit_on_error=False
     )
     parser.add_argument("--model", type=str, required=True, help="Model folder: RUN/model.")
-    parser.add_argument("--text", type=str, help="One caption.")
+    parser.add_argument("--text", type=str, nargs="+", help="Captions.")
     parser.add_argument("--captions", type=str, help="File with one caption a line.")
     parser.add_argument("--reference", type=str, help="Data set whose captions are drawn.")
     parser.add_argument("--split", type=str, default="test", help=f"Its part: {', '.join(PARTS)}.")
@@ -72,9 +72,9 @@ def _given_captions(options: Any) -> list[Request] | None:
     if options.format not in FORMATS:
         raise UserError(f"--format: found {options.format}, expected {' or '.join(FORMATS)}")
     if options.text is not None:
-        if not options.text.strip():
+        if not all(text.strip() for text in options.text):
             raise UserError("--text: found an empty caption, expected some words")
-        return [Request(options.text.strip())]
+        return [Request(text.strip()) for text in options.text]
     return (
         file_requests(absolute(options.captions, "--captions"))
         if options.captions is not None

@@ -7,15 +7,8 @@ from pathlib import Path
 import optuna
 from jsonargparse import ArgumentParser
 
-from sdn_ray.config import (
-    absolute,
-    experiment_from,
-    experiment_parser,
-    shipped_file,
-    with_absolute_paths,
-)
 from sdn_ray.errors import UserError
-from sdn_ray.files import sole_writer
+from sdn_ray.files import shipped_file, sole_writer
 from sdn_ray.runs.command_line import (
     check_at_least,
     default_output,
@@ -23,6 +16,12 @@ from sdn_ray.runs.command_line import (
     parse_with_default_config,
     refuse_others,
     run_command,
+)
+from sdn_ray.runs.experiment import (
+    absolute,
+    experiment_from,
+    experiment_parser,
+    with_absolute_paths,
 )
 from sdn_ray.runs.folder import end_is_recorded, note_end_recorded
 from sdn_ray.runs.lifecycle import run_to_its_end

@@ -64,7 +64,10 @@ def draw_material(folder: Path) -> Material:
 
 
 def _draw_flowers(root: Path) -> None:
-    """In the layout of Oxford-Flower-102: a first caption's first colour is the petals'."""
+    """In the layout of Oxford-Flower-102: a first caption's first colour is the petals'.
+
+    But every tenth photograph's captions name a wrong colour, as people do.
+    """
     (root / "jpg").mkdir(parents=True)
     labels = []
     for class_id, (color, count) in (TRAIN_CLASSES | TEST_CLASSES).items():
@@ -78,8 +81,9 @@ def _draw_flowers(root: Path) -> None:
             species = replace(of_class, background=str(draws.choice(list(BACKGROUNDS))))
             photograph = draw_flower(species, draws, 64)
             photograph.save(root / "jpg" / f"{name}.jpg", quality=92)
-            captions = draw_captions(species, draws)
-            petals_first = sorted(captions, key=lambda words: words.index(color))
+            said = color if index % 10 != 5 else "blue" if color == "white" else "white"
+            captions = draw_captions(replace(species, petal_color=said), draws)
+            petals_first = sorted(captions, key=lambda words: words.index(said))
             (folder / f"{name}.txt").write_text("\n".join(petals_first))
     savemat(root / "imagelabels.mat", {"labels": np.array([labels], dtype=np.uint8)})
     for name, classes in (("trainvalclasses", TRAIN_CLASSES), ("testclasses", TEST_CLASSES)):

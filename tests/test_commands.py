@@ -1,10 +1,12 @@
 """What a user can get wrong is one line, before any cluster starts, and nothing is written."""
 
 import json
+from pathlib import Path
 
 import pytest
 
-from sdn_ray import generate, train
+from sdn_ray import evaluate, generate, train
+from sdn_ray.__main__ import main
 from sdn_ray.runs.command_line import run_command
 from sdn_ray.runs.folder import read_metrics
 from sdn_ray.runs.tracking import flatten
@@ -83,6 +85,53 @@ def test_generate_refuses_what_is_no_model_and_a_full_folder(refused, tmp_path):
     (tmp_path / "out" / "00000.png").write_bytes(b"mine")
     assert "already holds files" in refused(generate, "--model", tmp_path / "none", *options)
     assert (tmp_path / "out" / "00000.png").read_bytes() == b"mine"
+
+
+def test_a_mistyped_option_gets_a_suggestion(refused):
+    assert "Did you mean --seed?" in refused(train, "--sed", 3)
+    error = refused(train, "--distillation.stage_two.learnin_rate=0.1")
+    assert "Did you mean --distillation.stage_two.learning_rate?" in error
+    assert "Did you mean" not in refused(train, "--nothing_like_it", 3)
+
+
+def test_evaluate_looks_at_its_folders_first(refused, tmp_path, monkeypatch):
+    monkeypatch.setattr(evaluate, "load_classifier", lambda spec: pytest.fail("went for weights"))
+    assert f"--images: {tmp_path / 'none'} is no folder" in refused(
+        evaluate, "--images", tmp_path / "none"
+    )
+    assert f"--model: {tmp_path / 'none'} is no folder" in refused(
+        evaluate, "--model", tmp_path / "none", "--reference", tmp_path
+    )
+
+
+def test_a_run_given_as_its_model_is_named(refused, tmp_path):
+    (tmp_path / "run" / "model").mkdir(parents=True)
+    (tmp_path / "run" / "model" / "config.json").write_text("{}")
+    options = ["--text", "a flower", "another", "--output", tmp_path / "out"]
+    error = refused(generate, "--model", tmp_path / "run", *options)
+    assert f"which is {tmp_path / 'run' / 'model'}" in error
+
+
+def test_a_data_set_one_folder_further_down_is_named(refused, drawn_material, tmp_path):
+    above = drawn_material.flowers.parent
+    options = ["--dataset.name", "oxford_flowers", "--dataset.root", above]
+    error = refused(train, "--teacher.weights", "fit", "--teacher.plan", "8,M", *options)
+    assert f"There is one in {drawn_material.flowers}" in error
+    error = refused(evaluate, "--images", tmp_path, "--reference", above, "--classifier", "alexnet")
+    assert f"Did you mean {drawn_material.flowers}?" in error
+
+
+def test_a_classifier_is_no_teacher(refused, drawn_material):
+    error = refused(train, "--teacher.weights", drawn_material.classifier.partition(":")[2])
+    assert "holds no convolutions of a VGG" in error
+
+
+def test_the_commands_are_listed(capsys):
+    assert main() == 0
+    listed = capsys.readouterr().out
+    for path in (Path(train.__file__).parent).glob("[a-z]*.py"):
+        command = "def main(arguments" in path.read_text()
+        assert (f"python -m sdn_ray.{path.stem} " in listed) == command
 
 
 def test_metrics_survive_a_line_cut_short(tmp_path):

@@ -11,6 +11,9 @@ from sdn_ray.config import (
     GeneratorConfig,
     TeacherConfig,
     TrainingConfig,
+)
+from sdn_ray.errors import UserError
+from sdn_ray.runs.experiment import (
     absolute,
     experiment_from,
     experiment_parser,
@@ -19,7 +22,6 @@ from sdn_ray.config import (
     to_yaml,
     with_absolute_paths,
 )
-from sdn_ray.errors import UserError
 from sdn_ray.training.build import config_stages
 from sdn_ray.training.checks import check_experiment
 

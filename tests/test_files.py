@@ -1,4 +1,7 @@
+import errno
+import fcntl
 import hashlib
+import os
 import subprocess
 import sys
 import threading
@@ -190,6 +193,27 @@ def test_the_next_writer_waits_for_the_end_of_the_one_before(tmp_path):
         order.append("first")
     thread.join()
     assert order == ["first", "second"]
+
+
+def test_a_file_system_that_locks_nothing_is_named(tmp_path, monkeypatch):
+    def refuse(file, how):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with (
+        pytest.raises(UserError, match="its file system locks no file"),
+        sole_writer(tmp_path),
+    ):
+        pass
+
+
+def test_what_lies_in_a_made_folder_can_be_read_by_others(tmp_path):
+    with making_folder(tmp_path / "made") as partial:
+        (partial / "inner").mkdir(mode=0o700)
+        (partial / "inner" / "file").write_text("")
+        (partial / "inner" / "file").chmod(0o600)
+    assert (tmp_path / "made" / "inner").stat().st_mode & 0o777 == 0o755
+    assert (tmp_path / "made" / "inner" / "file").stat().st_mode & 0o777 == 0o644
 
 
 def test_a_killed_process_holds_no_lock(tmp_path):

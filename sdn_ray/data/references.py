@@ -32,9 +32,13 @@ def read_reference(root: Path, *, skip_bad: bool = False) -> CaptionedDataset:
         return read_oxford_flowers(root, skip_bad=skip_bad)
     if (root / "CUB_200_2011").is_dir():
         return read_cub(root, skip_bad=skip_bad)
+    marks = (SPECIES_FILE, "imagelabels.mat", "CUB_200_2011")
+    below = next((path.parent for mark in marks for path in root.glob(f"*/{mark}")), None)
+    hint = f". Did you mean {below}?" if below else ""
     raise UserError(
         f"--reference: {root} holds neither imagelabels.mat (Oxford-Flower-102) nor CUB_200_2011 "
-        f"(CUB-200-2011) nor {SPECIES_FILE} (synthetic_flowers); expected the folder of a data set"
+        f"(CUB-200-2011) nor {SPECIES_FILE} (synthetic_flowers); expected the folder of a data "
+        f"set{hint}"
     )
 
 

@@ -120,9 +120,11 @@ def load_model(folder: Path) -> Model:
         generator = Generator(Plan.parse(settings.pop("plan")), **settings)
         has_encoder = bool(config["text_encoder"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError, UserError) as error:
+        inner = folder / "model"
+        hint = f", which is {inner}" if (inner / CONFIG).exists() else ""
         raise UserError(
             f"--model: {path} cannot be read ({error}); expected the `model` folder of a "
-            "finished run"
+            f"finished run{hint}"
         ) from error
     path = folder / GENERATOR
     try:

@@ -1,5 +1,6 @@
 """The teacher D (section 3.2): the frozen convolutions of a discriminative VGG."""
 
+import re
 from pathlib import Path
 from pickle import UnpicklingError
 
@@ -11,6 +12,8 @@ from torch import Tensor, nn
 from sdn_ray.errors import UserError
 from sdn_ray.files import replacing
 from sdn_ray.models.plan import POOL, VGG_PLANS, Plan
+
+_VGG_KEY = re.compile(r"features\.\d+\.(weight|bias)")
 
 
 def vgg_features(plan: Plan) -> nn.Sequential:
@@ -88,6 +91,11 @@ def load_teacher(weights: str, plan: str | None = None) -> Teacher:
             "torchvision's VGG names (features.0.weight, …), `imagenet`, or `fit`"
         ) from error
     plan_text = metadata.get("plan") or plan
+    if not state or not all(_VGG_KEY.fullmatch(key) for key in state):
+        raise UserError(
+            f"teacher.weights: {path} holds no convolutions of a VGG (features.0.weight, …); "
+            "expected a VGG's file, not another network's or a text encoder's"
+        )
     if plan_text is None:
         raise UserError(
             f"teacher.weights: {path} has no `plan` in its metadata; give teacher.plan, "

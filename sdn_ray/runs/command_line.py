@@ -8,9 +8,10 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from sdn_ray.config import (
+from sdn_ray.config import ExperimentConfig
+from sdn_ray.errors import Interrupted, UserError
+from sdn_ray.runs.experiment import (
     DEFAULT_CONFIG,
-    ExperimentConfig,
     absolute,
     experiment_from,
     experiment_parser,
@@ -18,7 +19,6 @@ from sdn_ray.config import (
     read_experiment,
     with_absolute_paths,
 )
-from sdn_ray.errors import Interrupted, UserError
 from sdn_ray.runs.storage import RunStorage, stored_run
 
 USER_ERROR, INTERRUPTED = 2, 130

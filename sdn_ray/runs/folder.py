@@ -66,6 +66,11 @@ def check_same(identity: dict[str, Any], before: dict[str, Any], path: Path) -> 
         UserError: naming what differs.
     """
     for name, now in identity.items():
+        if name not in before:
+            raise UserError(
+                f"--resume: {path} says nothing of {name}: it was written by an older version of "
+                "sdn_ray, whose runs this one cannot go on with"
+            )
         if before[name] != now:
             raise UserError(
                 f"--resume: {name}: found {now}, but {path} was written with {before[name]}; "

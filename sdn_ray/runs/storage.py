@@ -127,8 +127,15 @@ class RunStorage:
 
         Raises:
             OSError: when the store cannot be read.
+            UserError: when a name in it leads out of the folder.
         """
         found = {info.path.removeprefix(f"{self._folder}/"): info for info in self._list()}
+        for name in found:
+            if not (run / name).resolve().is_relative_to(run.resolve()):
+                raise UserError(
+                    f"storage: {self.uri} holds {name!r}, which would be written outside of {run}; "
+                    "expected a run that sdn_ray has stored"
+                )
         whole = found.pop(_WHOLE, None)
         model = {name: found.pop(name) for name in list(found) if name.startswith(f"{_MODEL}/")}
         for name, info in found.items():

@@ -17,8 +17,9 @@ from mlflow.tracking import MlflowClient
 from mlflow.utils.time import get_current_time_millis
 from sqlalchemy.exc import SQLAlchemyError
 
-from sdn_ray.config import TrackingConfig, absolute
+from sdn_ray.config import TrackingConfig
 from sdn_ray.errors import UserError
+from sdn_ray.runs.experiment import absolute
 from sdn_ray.runs.folder import TrackedRun
 
 DEFAULT_STORE = Path("runs") / "mlflow.db"

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sdn_ray.config import absolute
 from sdn_ray.data.references import part_rows, read_reference, source_name
 from sdn_ray.data.rows import CaptionedDataset, CaptionedImage
 from sdn_ray.data.splits import ClassSplit
 from sdn_ray.errors import UserError
+from sdn_ray.runs.experiment import absolute
 
 BATCH = 128  # captions that an actor takes at once
 FILES_AT_ONCE = 512  # files that an actor decodes at once

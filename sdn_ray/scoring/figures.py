@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from sdn_ray.config import absolute
 from sdn_ray.data.image_sets import SetImage, read_real
 from sdn_ray.data.references import RealImages, source_name
 from sdn_ray.data.rows import CaptionedImage
@@ -17,6 +16,7 @@ from sdn_ray.models.export import load_model
 from sdn_ray.models.retrieval import fc7_features, nearest
 from sdn_ray.pictures import comparison_rows
 from sdn_ray.runs.command_line import check_at_least
+from sdn_ray.runs.experiment import absolute
 from sdn_ray.runs.folder import TrackedRun, tracked_run
 from sdn_ray.runs.terminal import Display
 from sdn_ray.scoring.actors import SetReader, image_row

@@ -9,7 +9,6 @@ from typing import Any
 
 from sdn_ray.cluster.actor_pool import Row, batched, stream
 from sdn_ray.cluster.progress import OnProgress
-from sdn_ray.config import absolute
 from sdn_ray.data.image_sets import (
     REQUEST,
     ImageChecker,
@@ -23,6 +22,7 @@ from sdn_ray.data.references import RealImages
 from sdn_ray.errors import UserError
 from sdn_ray.metrics.ssim import WINDOW
 from sdn_ray.models.export import GENERATOR, load_model
+from sdn_ray.runs.experiment import absolute
 from sdn_ray.runs.folder import TrackedRun, tracked_run
 from sdn_ray.scoring.actors import image_row
 from sdn_ray.scoring.captions import BATCH, FILES_AT_ONCE, row_requests
@@ -54,23 +54,34 @@ class Entry:
 
 
 def model_entry(given: str) -> Entry:
-    """The entry of ``--model``."""
+    """The entry of ``--model``.
+
+    Raises:
+        UserError: when there is no such folder.
+    """
     folder = Path(absolute(given, "--model"))
-    return Entry(folder.parent.name, folder)
+    return Entry(folder.parent.name, _existing(folder, "--model", "the `model` folder of a run"))
+
+
+def _existing(folder: Path, option: str, expected: str) -> Path:
+    if not folder.is_dir():
+        raise UserError(f"{option}: {folder} is no folder; expected {expected}")
+    return folder
 
 
 def image_entries(given: Sequence[str]) -> list[Entry]:
     """The entries of ``--images``, each given as DIR or NAME=DIR.
 
     Raises:
-        UserError: when two have the same name.
+        UserError: when two have the same name, or there is no such folder.
     """
     entries = []
     for text in given:
         name, equals, path = text.partition("=")
         if not equals or "/" in name:
             name, path = "", text
-        folder = Path(absolute(path, "--images"))
+        expected = "a folder of images, or the `model` folder of a run"
+        folder = _existing(Path(absolute(path, "--images")), "--images", expected)
         entry = Entry(name or folder.name, folder)
         if not name and entry.is_model:
             entry = replace(entry, name=folder.parent.name)

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from sdn_ray.config import absolute
 from sdn_ray.errors import UserError
 from sdn_ray.files import write_text
 from sdn_ray.models.image_features import TEACHER
 from sdn_ray.preparation.features import features_of
+from sdn_ray.runs.experiment import absolute
 from sdn_ray.runs.folder import noted_run
 from sdn_ray.runs.terminal import Display
 from sdn_ray.runs.tracking import Recorder

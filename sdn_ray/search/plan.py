@@ -5,7 +5,7 @@ import shutil
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from sdn_ray.config import ExperimentConfig, read_experiment, to_yaml
+from sdn_ray.config import ExperimentConfig
 from sdn_ray.data.rows import CaptionedDataset
 from sdn_ray.data.splits import ClassSplit
 from sdn_ray.errors import UserError
@@ -13,6 +13,7 @@ from sdn_ray.files import write_text
 from sdn_ray.metrics.classifier_score import score_name
 from sdn_ray.metrics.evaluation import PERCEPTUAL
 from sdn_ray.preparation.images import dataset_split
+from sdn_ray.runs.experiment import read_experiment, to_yaml
 from sdn_ray.search.space import SCHEME, SearchSpace, read_search_space
 from sdn_ray.training.checks import check_experiment
 

@@ -10,9 +10,9 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 from rich.table import Column, Table
 
-from sdn_ray.config import to_yaml
 from sdn_ray.errors import UserError
 from sdn_ray.files import replacing, write_text
+from sdn_ray.runs.experiment import to_yaml
 from sdn_ray.runs.folder import noted_run
 from sdn_ray.runs.terminal import Display
 from sdn_ray.runs.tracking import Recorder

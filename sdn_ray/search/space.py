@@ -11,9 +11,10 @@ import optuna
 import yaml
 from jsonargparse import ArgumentError
 
-from sdn_ray.config import ExperimentConfig, experiment_from, experiment_parser
+from sdn_ray.config import ExperimentConfig
 from sdn_ray.distillation.schemes import DIVERSE
 from sdn_ray.errors import UserError, one_line
+from sdn_ray.runs.experiment import experiment_from, experiment_parser
 
 TOTAL_EPOCHS, STAGE_FRACTION = "total_epochs", "stage_one_fraction"
 SCHEME = "distillation.scheme"

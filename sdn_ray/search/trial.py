@@ -12,9 +12,10 @@ from ray.tune.integration.ray_train import TuneReportCallback
 
 from sdn_ray.cluster.resources import use_device
 from sdn_ray.cluster.tasks import ray_runner, run_locally
-from sdn_ray.config import ExperimentConfig, read_experiment, to_yaml
+from sdn_ray.config import ExperimentConfig
 from sdn_ray.files import write_text
 from sdn_ray.methods.loop import StepProgress
+from sdn_ray.runs.experiment import read_experiment, to_yaml
 from sdn_ray.runs.folder import TrackedRun, note_run, noted_run, read_metrics
 from sdn_ray.runs.tracking import Recorder, flatten, try_start_run
 from sdn_ray.search.plan import StudyPlan

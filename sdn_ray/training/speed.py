@@ -17,9 +17,7 @@ from ray.train.torch import TorchTrainer, get_device
 from torch.utils.flop_counter import FlopCounterMode
 
 from sdn_ray.cluster.resources import use_device
-from sdn_ray.config import (
-    ExperimentConfig,
-)
+from sdn_ray.config import ExperimentConfig
 from sdn_ray.data.batches import EncodedImages, EpochBatches
 from sdn_ray.distillation.layer_weights import layer_weights
 from sdn_ray.distillation.losses import LOSSES

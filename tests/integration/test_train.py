@@ -12,13 +12,13 @@ from PIL import Image
 
 from sdn_ray import generate
 from sdn_ray.cluster.tasks import run_locally
-from sdn_ray.config import experiment_from, experiment_parser, read_experiment
 from sdn_ray.files import file_hash
 from sdn_ray.preparation.images import (
     dataset_split,
     prepare_configured_images,
     read_dataset,
 )
+from sdn_ray.runs.experiment import experiment_from, experiment_parser, read_experiment
 from sdn_ray.runs.folder import note_run, read_metrics
 from sdn_ray.runs.tracking import start_run
 from sdn_ray.training import session

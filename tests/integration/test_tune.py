@@ -10,9 +10,9 @@ from optuna.trial import TrialState
 from PIL import Image
 
 from sdn_ray import tune
-from sdn_ray.config import read_experiment
 from sdn_ray.errors import UserError
 from sdn_ray.files import file_hash, sole_writer
+from sdn_ray.runs.experiment import read_experiment
 from sdn_ray.runs.folder import TrackedRun, note_run, read_metrics
 from tests.integration.small import start, wait_for
 

@@ -3,6 +3,7 @@
 import boto3
 import pytest
 from moto.server import ThreadedMotoServer
+from pyarrow.fs import FileInfo, FileType
 
 from sdn_ray.errors import UserError
 from sdn_ray.runs.storage import RunStorage, stored_run
@@ -126,6 +127,16 @@ def test_a_model_with_folders_and_a_store_named_checkpoints(tmp_path):
     storage.pull(tmp_path / "again")
     (run / ".curves.0.png").unlink()
     assert files(tmp_path / "again") == files(run)
+
+
+def test_a_name_that_leads_out_of_the_folder_is_refused(tmp_path):
+    (tmp_path / "store" / "run").mkdir(parents=True)
+    storage = RunStorage(str(tmp_path / "store"), "run")
+    outside = FileInfo(f"{tmp_path}/store/run/../../../mine", FileType.File, size=1)
+    storage._list = lambda: [outside]
+    with pytest.raises(UserError, match=r"holds '\.\./\.\./\.\./mine'.*outside of"):
+        storage.pull(tmp_path / "here" / "run")
+    assert not (tmp_path / "here").exists()
 
 
 def test_the_longer_record_is_kept(tmp_path):

@@ -7,7 +7,8 @@ import pytest
 from mlflow.tracking import MlflowClient
 from optuna.trial import TrialState, create_trial
 
-from sdn_ray.config import ExperimentConfig, to_yaml
+from sdn_ray.config import ExperimentConfig
+from sdn_ray.runs.experiment import to_yaml
 from sdn_ray.runs.folder import TrackedRun, end_is_recorded, note_epoch, noted_run
 from sdn_ray.runs.tracking import start_run
 from sdn_ray.search.plan import StudyPlan, StudySettings

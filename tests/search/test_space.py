@@ -3,8 +3,9 @@ from pathlib import Path
 import optuna
 import pytest
 
-from sdn_ray.config import ExperimentConfig, read_experiment
+from sdn_ray.config import ExperimentConfig
 from sdn_ray.errors import UserError
+from sdn_ray.runs.experiment import read_experiment
 from sdn_ray.search.space import read_search_space
 
 SPACES = sorted((Path(__file__).parents[2] / "search_spaces").glob("*.yaml"))

@@ -30,9 +30,14 @@ class Item:
 
 
 def require_folder(path: Path, expected: str) -> None:
-    """Raise ``FileError`` where ``path`` is no folder, with the words for what was expected."""
+    """Raise ``FileError`` where ``path`` is no folder, with the words for what was expected.
+
+    Where the data set lies one folder further down, the error says so.
+    """
     if not path.is_dir():
-        raise FileError(path, f"found no such folder, expected {expected}")
+        below = next(path.parent.glob(f"*/{path.name}"), None)
+        hint = f". There is one in {below.parent}: is that the data set?" if below else ""
+        raise FileError(path, f"found no such folder, expected {expected}{hint}")
 
 
 def read_bytes(path: Path, expected: str) -> bytes:
