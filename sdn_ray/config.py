@@ -1,7 +1,8 @@
 """Everything that settles an experiment, as one tree of frozen dataclasses."""
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass, field, fields
+from types import NoneType, UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 from jsonargparse.typing import (
     ClosedUnitInterval,
@@ -11,13 +12,80 @@ from jsonargparse.typing import (
     PositiveInt,
 )
 
-if TYPE_CHECKING:
-    pass
+from sdn_ray.errors import UserError
 
 Scheme = Literal["image", "stage_one", "stage_two", "joint", "sdn", "sdn_diverse"]
 
 
+Section = TypeVar("Section", bound=type)
+
+
+def checked(section: Section) -> Section:
+    """A dataclass that refuses numbers out of their ranges and unknown words, whoever makes it."""
+    section.__post_init__ = _check  # type: ignore[attr-defined]  # which dataclasses call
+    return section
+
+
+def _check(section: Any) -> None:
+    """Try every field against its annotation.
+
+    Raises:
+        UserError: naming the option, what was found and what was expected.
+    """
+    for spec in fields(section):
+        value = getattr(section, spec.name)
+        if not _fits(value, spec.type):
+            raise UserError(
+                f"{type(section).__name__}.{spec.name}: found {value!r}, expected "
+                f"{_in_words(spec.type)}"
+            )
+
+
+def _fits(value: object, kind: Any) -> bool:
+    """Whether a value is one that an annotation names."""
+    if get_origin(kind) in (Union, UnionType):
+        return any(_fits(value, one) for one in get_args(kind))
+    if get_origin(kind) is Literal:
+        return value in get_args(kind)
+    if get_origin(kind) is dict:
+        key, entry = get_args(kind)
+        return isinstance(value, dict) and all(
+            _fits(k, key) and _fits(v, entry) for k, v in value.items()
+        )
+    if kind is NoneType:
+        return value is None
+    if kind in _RANGES:
+        try:
+            kind(value)
+        except (TypeError, ValueError):
+            return False
+        return isinstance(value, int if issubclass(kind, int) else int | float) and not isinstance(
+            value, bool
+        )
+    return isinstance(value, kind)
+
+
+def _in_words(kind: Any) -> str:
+    if get_origin(kind) in (Union, UnionType):
+        return " or ".join(_in_words(one) for one in get_args(kind))
+    if get_origin(kind) is Literal:
+        return ", ".join(get_args(kind))
+    if get_origin(kind) is dict:
+        return f"{_in_words(get_args(kind)[1])} for each name"
+    return _RANGES.get(kind) or ("nothing" if kind is NoneType else kind.__name__)
+
+
+_RANGES: dict[Any, str] = {
+    ClosedUnitInterval: "a number from 0 to 1",
+    NonNegativeFloat: "a number of at least 0",
+    NonNegativeInt: "a whole number of at least 0",
+    PositiveFloat: "a number above 0",
+    PositiveInt: "a whole number above 0",
+}
+
+
 @dataclass(frozen=True)
+@checked
 class DatasetConfig:
     """Which images and captions, and how they are split by class.
 
@@ -44,6 +112,7 @@ class DatasetConfig:
 
 
 @dataclass(frozen=True)
+@checked
 class FitConfig:
     """Training the teacher as a classifier of the training classes (teacher.weights: fit).
 
@@ -59,6 +128,7 @@ class FitConfig:
 
 
 @dataclass(frozen=True)
+@checked
 class TeacherConfig:
     """The frozen discriminative network.
 
@@ -75,6 +145,7 @@ class TeacherConfig:
 
 
 @dataclass(frozen=True)
+@checked
 class TextConfig:
     """Where caption embeddings come from.
 
@@ -110,6 +181,7 @@ class TextConfig:
 
 
 @dataclass(frozen=True)
+@checked
 class GeneratorConfig:
     """The mirror image of the teacher.
 
@@ -123,6 +195,7 @@ class GeneratorConfig:
 
 
 @dataclass(frozen=True)
+@checked
 class StageConfig:
     """One stage of distillation.
 
@@ -139,6 +212,7 @@ class StageConfig:
 
 
 @dataclass(frozen=True)
+@checked
 class DistillationConfig:
     """What is learnt from the teacher, and in which order.
 
@@ -163,6 +237,7 @@ class DistillationConfig:
 
 
 @dataclass(frozen=True)
+@checked
 class TrainingConfig:
     """How the training loop runs.
 
@@ -171,7 +246,7 @@ class TrainingConfig:
         workers: Data-parallel workers.
         device: Where to train; auto takes GPUs where the cluster has enough of them.
         cpus_per_worker: CPU cores that each worker reserves. Empty: all there are, shared equally.
-        precision: fp32, or bf16 autocast.
+        precision: fp32 (on GPUs too, without TF32), or bf16 autocast.
         flips: Mirror half of the images of an epoch left to right.
         compile: Use torch.compile: faster steps, after a minute or so for each stage. Needs a C++
             compiler.
@@ -194,6 +269,7 @@ class TrainingConfig:
 
 
 @dataclass(frozen=True)
+@checked
 class EvaluationConfig:
     """What is measured after every epoch, on validation classes where there are any.
 
@@ -214,6 +290,7 @@ class EvaluationConfig:
 
 
 @dataclass(frozen=True)
+@checked
 class TrackingConfig:
     """Where MLflow records the run.
 
@@ -229,6 +306,7 @@ class TrackingConfig:
 
 
 @dataclass(frozen=True)
+@checked
 class ExperimentConfig:
     """Everything that settles a training run.
 

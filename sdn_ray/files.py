@@ -123,6 +123,11 @@ def spec_hash(spec: str) -> str | None:
     return path_hash(path) if spec.partition(":")[2] and path.exists() else None
 
 
+def spec_key(spec: str) -> str:
+    """What a pretrained model NAME or NAME:PATH is known by: its files, where they are here."""
+    return fingerprint(spec, spec_hash(spec))
+
+
 @contextmanager
 def sole_writer(
     folder: Path, patience: float = 60, work: str = "training in this run folder"

@@ -53,7 +53,7 @@ def _train(session: Session, display: Display) -> bool:
             lambda: prepare_teacher(config, images, split, runner, watch.remote), checkpoints=False
         )
     source = feature_source(config, teacher, split)
-    features = prepare_features(images, source, config.dataset, display.progress)
+    features = prepare_features(images, source, display.progress)
     job = TextJob(config, session.folder, images, split, features, source, session.tracked)
     return watch(
         lambda: fit(

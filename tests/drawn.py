@@ -15,6 +15,7 @@ from sdn_ray.data.synthetic.drawing import draw_flower
 from sdn_ray.data.synthetic.species import (
     BACKGROUNDS,
     CENTER_COLORS,
+    PETAL_COLORS,
     PETAL_COUNTS,
     PETAL_SHAPES,
     SIZES,
@@ -69,10 +70,12 @@ def _draw_flowers(root: Path) -> None:
     But every tenth photograph's captions name a wrong colour, as people do.
     """
     (root / "jpg").mkdir(parents=True)
+    colors = list(PETAL_COLORS)
     labels = []
     for class_id, (color, count) in (TRAIN_CLASSES | TEST_CLASSES).items():
         folder = root / "text_c10" / f"class_{class_id:05d}"
         folder.mkdir(parents=True)
+        wrong = colors[colors.index(color) - 5]
         of_class = _species(color, np.random.default_rng(class_id))
         for index in range(count):
             labels.append(class_id)
@@ -81,7 +84,7 @@ def _draw_flowers(root: Path) -> None:
             species = replace(of_class, background=str(draws.choice(list(BACKGROUNDS))))
             photograph = draw_flower(species, draws, 64)
             photograph.save(root / "jpg" / f"{name}.jpg", quality=92)
-            said = color if index % 10 != 5 else "blue" if color == "white" else "white"
+            said = wrong if index % 10 == 5 else color
             captions = draw_captions(replace(species, petal_color=said), draws)
             petals_first = sorted(captions, key=lambda words: words.index(said))
             (folder / f"{name}.txt").write_text("\n".join(petals_first))

@@ -1,3 +1,4 @@
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,9 @@ from sdn_ray.config import (
     DistillationConfig,
     ExperimentConfig,
     GeneratorConfig,
+    StageConfig,
     TeacherConfig,
+    TextConfig,
     TrainingConfig,
 )
 from sdn_ray.errors import UserError
@@ -168,3 +171,29 @@ def test_relative_paths_are_refused_inside_a_job(monkeypatch):
     with pytest.raises(UserError, match=r"--output: found the relative path 'runs/x'"):
         absolute("runs/x", "--output")
     assert absolute("/shared/x", "--output") == "/shared/x"
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (
+            lambda: TrainingConfig(batch_size=-1),
+            "batch_size: found -1, expected a whole number abo",
+        ),
+        (
+            lambda: TrainingConfig(batch_size=12.5),
+            "batch_size: found 12.5, expected a whole number",
+        ),
+        (lambda: TrainingConfig(batch_size=True), "batch_size: found True"),
+        (lambda: TrainingConfig(cpus_per_worker=0), "a whole number above 0 or nothing"),
+        (lambda: TrainingConfig(precision="fp16"), "precision: found 'fp16', expected fp32, bf16"),
+        (lambda: StageConfig(learning_rate=0), "learning_rate: found 0, expected a number above 0"),
+        (lambda: StageConfig(decay_fraction=2), "expected a number from 0 to 1"),
+        (lambda: DistillationConfig(weight_factors={"a": -1}), "a number of at least 0 for each"),
+        (lambda: DistillationConfig(stage_one=None), "stage_one: found None, expected StageConfig"),
+        (lambda: TextConfig(encoder=None), "TextConfig.encoder: found None, expected str"),
+    ],
+)
+def test_what_is_made_in_python_is_checked_too(make, words):
+    with pytest.raises(UserError, match=re.escape(words)):
+        make()

@@ -22,17 +22,18 @@ class BatchActor(Protocol):
         """What becomes of a batch."""
 
 
-def pool_size(actors: int | None) -> tuple[int, int]:
+def pool_size(actors: int | None, *, gpu: bool = True) -> tuple[int, int]:
     """How many actors the joined cluster takes, and how many GPUs each of them reserves.
 
     Args:
         actors: as the user asks; None is one for each GPU, or for each CPU where there is none.
+        gpu: whether they can make use of one.
 
     Raises:
         UserError: when the cluster can never hold as many.
     """
     total = ray.cluster_resources()
-    gpus, cpus = int(total.get("GPU", 0)), int(total.get("CPU", 0))
+    gpus, cpus = int(total.get("GPU", 0)) if gpu else 0, int(total.get("CPU", 0))
     most, kind = (gpus, "GPUs") if gpus else (cpus, "CPUs")
     if actors is not None and not 1 <= actors <= most:
         raise UserError(
@@ -48,6 +49,7 @@ def stream(
     actors: int | None = None,
     *,
     in_process: int = 0,
+    gpu: bool = True,
 ) -> Iterator[Any]:
     """What ``actor(**arguments)`` makes of each batch, in the order of the batches.
 
@@ -61,6 +63,7 @@ def stream(
         arguments: of its constructor; paths must be seen by every node.
         actors: their number, see :func:`pool_size`.
         in_process: at most so many rows are few, unless ``actors`` asks for some.
+        gpu: whether an actor can make use of one; decoding alone cannot.
 
     Raises:
         UserError: when an actor raises it.
@@ -72,7 +75,7 @@ def stream(
         yield from (work(list(rows)) for rows in batches)
         return
     start_ray()
-    size, gpus = pool_size(actors)
+    size, gpus = pool_size(actors, gpu=gpu)
     context = ray.data.DataContext.get_current()
     context.execution_options.preserve_order = True
     blocks = ray.data.from_arrow([pa.Table.from_pylist(list(rows)) for rows in batches])

@@ -141,13 +141,23 @@ def use_device(resources: Mapping[str, float] | None = None) -> str:
     """
     import torch  # here, since an actor that only reads files need not wait for it
 
-    if resources is None and not (
-        ray.is_initialized() and ray.get_runtime_context().worker.mode == ray.WORKER_MODE
-    ):
-        return "cuda" if torch.cuda.is_available() else "cpu"
     if resources is None:
-        resources = ray.get_runtime_context().get_assigned_resources()
+        resources = _own_resources()
     if resources.get("GPU"):
+        # float32 means float32: TF32, cuDNN's default, keeps 10 bits of its 23.
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+        torch.backends.cudnn.benchmark = True  # shapes stay the same from step to step
         return "cuda"
-    torch.set_num_threads(max(1, int(resources.get("CPU", 1))))
+    if "CPU" not in resources:
+        return "cpu"
+    torch.set_num_threads(max(1, int(resources["CPU"])))
     return "cpu"
+
+
+def _own_resources() -> Mapping[str, float]:
+    """What Ray gave this task or actor; what its machine has, where Ray did not start it."""
+    if ray.is_initialized() and ray.get_runtime_context().worker.mode == ray.WORKER_MODE:
+        return {"CPU": 1} | ray.get_runtime_context().get_assigned_resources()
+    import torch
+
+    return {"GPU": 1} if torch.cuda.is_available() else {}

@@ -26,6 +26,11 @@ class PreparedImages:
     dataset: CaptionedDataset  # its rows are the array's, in order
     array_path: Path  # .npy, (rows, height, width, 3) uint8
 
+    @property
+    def cache(self) -> Path:
+        """The folder of the cache that holds it, and all else that is made of it."""
+        return self.array_path.parents[1]
+
     def members(self, class_ids: tuple[int, ...]) -> np.ndarray:
         """The rows of the array whose class is among ``class_ids``: (n,) int64."""
         wanted = set(class_ids)

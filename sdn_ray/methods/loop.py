@@ -102,7 +102,11 @@ class Distillation:
         options: LoopOptions,
     ) -> None:
         self.device = torch.device(options.device)
-        self.generator = generator.to(self.device).to(memory_format=torch.channels_last)
+        generator = generator.to(self.device).to(memory_format=torch.channels_last)
+        if self.world_size > 1 and self.device.type == "cuda":
+            # Over the whole batch, as one worker would; it exists for GPUs alone.
+            generator = nn.SyncBatchNorm.convert_sync_batchnorm(generator)
+        self.generator = generator
         # A frozen network needs no float32 master copy under autocast.
         dtype = torch.bfloat16 if options.precision == "bf16" else torch.float32
         self.teacher = teacher.to(self.device, dtype).to(memory_format=torch.channels_last)
@@ -116,6 +120,12 @@ class Distillation:
     def world_size(self) -> int:
         """The number of workers."""
         return dist.get_world_size() if dist.is_initialized() else 1
+
+    @property
+    def normalises_apart(self) -> bool:
+        """Whether batch normalisation sees but one worker's part of each batch."""
+        apart = self.world_size > 1 and self.device.type != "cuda"
+        return apart and self.generator.batch_norm
 
     @property
     def finished(self) -> bool:

@@ -112,6 +112,11 @@ class Classifier(nn.Module):
         self.requires_grad_(False)
         self.eval()
 
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return next(self.network.parameters()).device
+
     def forward(self, images: Tensor) -> Tensor:
         """(batch, 3, height, width) uint8 → (batch, classes) float32 probabilities.
 
@@ -130,7 +135,7 @@ class Classifier(nn.Module):
             images: uint8 (batch, 3, height, width), on any device; the results lie on the
                 classifier's.
         """
-        images = self.normalise(images.to(next(self.network.parameters()).device))
+        images = self.normalise(images.to(self.device))
         images = images.contiguous(memory_format=torch.channels_last)
         features, logits = self.network(images)
         return features.float(), logits.float().softmax(dim=1)

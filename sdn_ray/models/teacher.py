@@ -106,7 +106,7 @@ def load_teacher(weights: str, plan: str | None = None) -> Teacher:
             f"teacher.plan: found {plan}, but {path} says its plan is {plan_text}; "
             "leave teacher.plan empty to take the file's"
         )
-    return _load_state(Teacher(Plan.parse(plan_text)), state, str(path))
+    return _teacher_of(plan_text, state, str(path))
 
 
 def _imagenet_teacher(plan: str | None) -> Teacher:
@@ -128,10 +128,11 @@ def _imagenet_teacher(plan: str | None) -> Teacher:
             "safetensors file instead, or use `fit` to train the teacher on the training classes"
         ) from error
     features = {key: value for key, value in state.items() if key.startswith("features.")}
-    return _load_state(Teacher(Plan.parse(plan)), features, choice.url)
+    return _teacher_of(plan, features, choice.url)
 
 
-def _load_state(teacher: Teacher, state: dict[str, Tensor], source: str) -> Teacher:
+def _teacher_of(plan: str, state: dict[str, Tensor], source: str) -> Teacher:
+    teacher = Teacher(Plan.parse(plan))
     expected = teacher.state_dict()
     for key in sorted(expected.keys() | state.keys()):
         found = tuple(state[key].shape) if key in state else "nothing"

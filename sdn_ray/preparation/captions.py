@@ -18,7 +18,6 @@ from sdn_ray.data.prepared import (
 )
 from sdn_ray.data.splits import ClassSplit
 from sdn_ray.files import path_hash
-from sdn_ray.preparation.images import cache_folder
 from sdn_ray.preparation.text_encoder import fitted_encoder, pretrained_encoder
 from sdn_ray.text.cache import encode_cached
 from sdn_ray.text.encoders import FIT, PRETRAINED, read_text_encoder
@@ -46,7 +45,7 @@ def prepare_captions(
     Raises:
         UserError: when encoder or embeddings cannot be had or do not fit the data set.
     """
-    text, cache = config.text, cache_folder(config.dataset)
+    text, cache = config.text, images.cache
     if text.embeddings is not None:
         source = Path(text.embeddings)
         return store_precomputed(images, cache, source, read_precomputed(source)), None

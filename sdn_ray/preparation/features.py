@@ -9,14 +9,13 @@ import numpy as np
 from sdn_ray.cluster.actor_pool import BatchActor, Row, batched, stream
 from sdn_ray.cluster.progress import OnProgress
 from sdn_ray.cluster.resources import use_device
-from sdn_ray.config import DatasetConfig, ExperimentConfig
+from sdn_ray.config import ExperimentConfig
 from sdn_ray.data.image_sets import read_real
 from sdn_ray.data.prepared import PreparedImages
 from sdn_ray.data.rows import CaptionedImage
 from sdn_ray.data.splits import ClassSplit
 from sdn_ray.files import file_hash, fingerprint, replacing, spec_hash
 from sdn_ray.models.image_features import TEACHER, ImageFeatures
-from sdn_ray.preparation.images import cache_folder
 
 _AT_ONCE = 256  # images of a batch
 IN_PROCESS = _AT_ONCE  # images that are done before actors would have started
@@ -37,14 +36,14 @@ def feature_source(
 
 
 def prepare_features(
-    images: PreparedImages, source: dict[str, Any], config: DatasetConfig, on_progress: OnProgress
+    images: PreparedImages, source: dict[str, Any], on_progress: OnProgress
 ) -> Path:
     """The file of a prepared data set's features, .npy (rows, width) float32, made or kept."""
     spec = source["features"]
     maker = file_hash(source["teacher"]) if spec == TEACHER else spec_hash(spec)
     rows = len(images.dataset.rows)
     key = fingerprint("features", images.key, rows, spec, maker, source["plan"])
-    path = cache_folder(config) / f"features-{key}.npy"
+    path = images.cache / f"features-{key}.npy"
     if not path.exists():
         found = _features(
             [{"row": row} for row in range(rows)], source, str(images.array_path), on_progress

@@ -17,7 +17,6 @@ from sdn_ray.files import fingerprint
 from sdn_ray.models.fit import FitEpoch, FitSettings, fit_teacher
 from sdn_ray.models.plan import Plan
 from sdn_ray.models.teacher import load_teacher
-from sdn_ray.preparation.images import cache_folder
 
 FIT = "fit"  # of teacher.weights, beside imagenet and files
 
@@ -63,10 +62,10 @@ def prepare_teacher(
     Raises:
         UserError: when the weights cannot be had.
     """
-    teacher, cache = config.teacher, cache_folder(config.dataset)
+    teacher = config.teacher
     weights = teacher_weights(teacher)
     if weights == "imagenet":
-        path = cache / f"teacher-imagenet-{teacher.plan}.safetensors"
+        path = images.cache / f"teacher-imagenet-{teacher.plan}.safetensors"
         if not path.exists():
             load_teacher("imagenet", teacher.plan).save(path)
         return path
@@ -77,7 +76,7 @@ def prepare_teacher(
         "fit", images.key, split.train, str(plan), asdict(teacher.fit),
         config.seed, [row.class_id for row in images.dataset.rows],
     )  # fmt: skip
-    path = cache / f"teacher-fit-{key}.safetensors"
+    path = images.cache / f"teacher-fit-{key}.safetensors"
     if path.exists():
         terminal.line(f"teacher: fitted before, taken from {path}")
         return path

@@ -13,7 +13,7 @@ from sdn_ray.cluster.tasks import Runner
 from sdn_ray.config import ExperimentConfig
 from sdn_ray.data.prepared import PreparedImages
 from sdn_ray.data.splits import ClassSplit
-from sdn_ray.files import file_hash, fingerprint, spec_hash
+from sdn_ray.files import file_hash, fingerprint, spec_hash, spec_key
 from sdn_ray.models.image_features import TEACHER, ImageFeatures
 from sdn_ray.preparation.images import cache_folder
 from sdn_ray.text.cache import encode_cached
@@ -31,14 +31,9 @@ from sdn_ray.text.training import (
 )
 
 
-def _base_key(encoder: str) -> str:
-    """What a pretrained encoder is known by: its files where they are here, else its name."""
-    return fingerprint(encoder, spec_hash(encoder))
-
-
 def pretrained_encoder(encoder: str, cache: Path, runner: Runner) -> Path:
     """The folder of a sentence or CLIP encoder that is taken as it is."""
-    path = cache / f"encoder-{_base_key(encoder)}"
+    path = cache / f"encoder-{spec_key(encoder)}"
     if not path.is_dir():
         runner(_keep_pretrained, encoder, path)
     return path
@@ -61,14 +56,16 @@ def fitted_encoder(
     unlike = ("weights", "embeddings", "patience")
     settings = {name: value for name, value in asdict(text).items() if name not in unlike}
     source = file_hash(teacher) if text.features == TEACHER else spec_hash(text.features)
-    base = None if text.encoder == CHAR_CNN_RNN else _base_key(text.encoder)
+    base = None if text.encoder == CHAR_CNN_RNN else spec_key(text.encoder)
     captions = [row.captions for row in images.dataset.rows]
+    # Encoders of earlier versions were trained in bf16 whatever the precision, without saying so.
+    precision = [] if amp(config) else [config.training.precision]
     key = fingerprint(
         "text", images.key, split.train, split.validation, captions, source, base, settings,
-        config.seed, [row.class_id for row in images.dataset.rows],
+        config.seed, [row.class_id for row in images.dataset.rows], *precision,
     )  # fmt: skip
     suffix = ".safetensors" if text.encoder == CHAR_CNN_RNN else ""
-    path = cache_folder(config.dataset) / f"text-{key}{suffix}"
+    path = images.cache / f"text-{key}{suffix}"
     if path.exists():
         terminal.line(f"text encoder: trained before, taken from {path}")
         return path
@@ -83,12 +80,17 @@ def new_tower(config: ExperimentConfig, first: torch.Generator, device: str) -> 
     if text.encoder == CHAR_CNN_RNN:
         return new_char_tower(text.variant, text.embedding_dim, first)
     encoder = open_sentence_encoder(text.encoder).to(device)
-    key, cache = f"base-{_base_key(text.encoder)}", cache_folder(config.dataset)
+    key, cache = f"base-{spec_key(text.encoder)}", cache_folder(config.dataset)
 
     def base(captions: list[str]) -> np.ndarray:
         return encode_cached(encoder.base_embeddings, captions, cache, key)
 
     return SentenceTower(encoder, base, text.embedding_dim, first)
+
+
+def amp(config: ExperimentConfig) -> bool:
+    """Whether matrix products are in bfloat16."""
+    return config.training.precision == "bf16"
 
 
 def new_training(config: ExperimentConfig, data: CaptionedFeatures, device: str) -> TextTraining:
@@ -105,7 +107,7 @@ def new_training(config: ExperimentConfig, data: CaptionedFeatures, device: str)
         batch_classes=BATCH_CLASSES,
         seed=config.seed,
         device=device,
-        amp=True,
+        amp=amp(config),
     )
 
 

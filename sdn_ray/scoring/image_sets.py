@@ -179,7 +179,7 @@ def usable(
     rows += [{"index": None, "path": path, "row": None, "least": WINDOW} for path in drawn_from]
     checked = 0
     batches = list(batched(rows, FILES_AT_ONCE))
-    for found in stream(batches, ImageChecker, {}, workers, in_process=FILES_AT_ONCE):
+    for found in stream(batches, ImageChecker, {}, workers, in_process=FILES_AT_ONCE, gpu=False):
         for index, path, reason in found:
             own = drawn_from[path] if index is None else [index]
             bad |= dict.fromkeys(own, reason)

@@ -8,6 +8,7 @@ from typing import Any
 
 import ray.train
 import ray.tune
+import torch
 from ray.tune.integration.ray_train import TuneReportCallback
 
 from sdn_ray.cluster.resources import use_device
@@ -219,7 +220,11 @@ def _train(job: TrainingJob, study: StudyJob, log: TrialLog, number: int) -> Non
 
     # A second set of processes would cost its start.
     device = use_device(study.resources)
-    run_job(job, WorkerContext(log, on_metrics, on_steps, device=device))
+    try:
+        run_job(job, WorkerContext(log, on_metrics, on_steps, device=device))
+    finally:
+        if device == "cuda":
+            torch.cuda.empty_cache()  # the next trial in this process may need it in other pieces
 
 
 def trial_run(

@@ -41,14 +41,23 @@ def new_generator(config: ExperimentConfig, teacher: Teacher, embedding_dim: int
     return generator
 
 
-def config_weights(config: ExperimentConfig, teacher: Teacher, data: EncodedImages) -> LayerWeights:
-    """The layer weights of a configuration; `balanced` ones are measured on training images."""
+def config_weights(
+    config: ExperimentConfig, teacher: Teacher, data: EncodedImages, device: str
+) -> LayerWeights:
+    """The layer weights of a configuration; `balanced` ones are measured on training images.
+
+    Args:
+        config: the experiment.
+        teacher: which moves to ``device``.
+        data: the training images.
+        device: where they are measured.
+    """
     d = config.distillation
     sizes = None
     if d.layer_weights == "balanced":
         sample = spread(data, BALANCE_SAMPLE)
         pixels = torch.from_numpy(sample.images[sample.indices]).permute(0, 3, 1, 2)
-        sizes = mean_feature_sizes(teacher, normalise(pixels))
+        sizes = mean_feature_sizes(teacher.to(device), normalise(pixels.to(device)))
     return layer_weights(
         d.layer_weights, d.weight_factors, teacher.plan, config.dataset.image_size, sizes
     )

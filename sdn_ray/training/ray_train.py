@@ -115,8 +115,7 @@ def _train_loop(settings: dict[str, Any]) -> None:
     logging.getLogger("ray.train").setLevel(logging.WARNING)
     context = ray.train.get_context()
     device = get_device()  # of this worker, where several GPUs are seen
-    if device.type == "cpu":
-        use_device(settings["resources"])
+    use_device(settings["resources"])
     run_job, job, terminal, gauges, summary = ray.get(settings["work"])
     world_size = context.get_world_size()
     worker = WorkerContext(

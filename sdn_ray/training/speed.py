@@ -206,8 +206,7 @@ def _train_blocks(
 def _train_loop(settings: dict[str, Any]) -> None:
     config, teacher, stage, precision = ray.get(settings["work"])
     device = get_device()
-    if device.type == "cpu":
-        use_device(settings["resources"])
+    use_device(settings["resources"])
     size, batch = config.dataset.image_size, config.training.batch_size
     steps, blocks = settings["block_steps"], settings["blocks"]
     folder = Path(settings["folder"])

@@ -5,10 +5,11 @@ may run it in its own process.
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch.distributed as dist
@@ -52,6 +53,8 @@ from sdn_ray.training.records import (
     record_epoch,
     sheet_name,
 )
+
+Value = TypeVar("Value")
 
 
 def run_job(job: TrainingJob, context: WorkerContext) -> bool:
@@ -134,7 +137,8 @@ class Worker:
         teacher = load_teacher(str(self.job.teacher), config.teacher.plan)
         self._teacher = teacher  # which the run moves to its device and precision
         generator = new_generator(config, teacher, self.train_data.embeddings.shape[1])
-        path = self._agreed(latest_checkpoint(self.job.run / "checkpoints"))
+        # What another worker sees may be older.
+        path = self._of_rank_zero(lambda: latest_checkpoint(self.job.run / "checkpoints"))
         state = None
         if path:
             state = self._state(path)
@@ -143,7 +147,9 @@ class Worker:
             if generator.samples != state["samples"]:
                 generator.grow_samples(state["samples"], noise=0, seed=0)  # for its shape alone
         else:
-            weights = config_weights(config, teacher, self.train_data)
+            weights = self._of_rank_zero(
+                lambda: config_weights(config, teacher, self.train_data, self.device)
+            )
         run = Distillation(
             generator,
             teacher,
@@ -161,6 +167,12 @@ class Worker:
         if state:
             run.load_state_dict(state)
         if self.rank == 0:
+            if run.normalises_apart:
+                self.terminal.line(
+                    "generator.batch_norm: on CPUs each of the "
+                    f"{self.context.world_size} workers normalises over its own part of a batch; "
+                    "one worker, or GPUs, normalise over all of it"
+                )
             remove_partial_files(self.job.run / "checkpoints")
             forget_epochs_after(self.job.run, run.epochs_done)
             if path:
@@ -185,11 +197,11 @@ class Worker:
             "teacher": file_hash(job.teacher),
         }
 
-    def _agreed(self, path: Path | None) -> Path | None:
-        """The checkpoint that rank 0 found: what another worker sees may be older."""
+    def _of_rank_zero(self, make: Callable[[], Value]) -> Value:
+        """What rank 0 makes of something, for all workers."""
         if self.context.world_size == 1:
-            return path
-        found = [path]
+            return make()
+        found: list[Any] = [make() if self.rank == 0 else None]
         dist.broadcast_object_list(found, src=0)
         return found[0]
 
