@@ -27,6 +27,7 @@ from sdn_ray.models.teacher import Teacher
 from tests.material import Material
 
 PLAN = "16,16,M,32,32,M,64,64,64,64,M,128,128,128,128,M,128"
+PHOTOGRAPHS = 6  # that the untrained weights are fitted to
 # The ids are of real classes that tests name: the colour of the petals, and how many photographs.
 TRAIN_CLASSES = {
     77: ("purple", 30),
@@ -55,8 +56,10 @@ def draw_material(folder: Path) -> Material:
     material = Material.of(folder)
     _draw_flowers(material.flowers)
     material.teacher.parent.mkdir(parents=True)
-    photographs = torch.from_numpy(material.photographs(8)).permute(0, 3, 1, 2)
-    images = normalise(photographs)
+    # Photographs, and noise for all that is unlike them, as an untrained generator's images are.
+    noise = 255 * np.random.default_rng(0).integers(0, 2, (2, 64, 64, 3), dtype=np.uint8)
+    pixels = np.concatenate([material.photographs(PHOTOGRAPHS), noise])
+    images = normalise(torch.from_numpy(pixels).permute(0, 3, 1, 2))
     with torch.random.fork_rng(devices=()), torch.no_grad():
         torch.manual_seed(0)
         _save_teacher(material.teacher, images)
@@ -109,7 +112,8 @@ def _save_squeezenet(path: Path, images: Tensor) -> None:
     network = torchvision.models.squeezenet1_1().eval()
     images = nn.functional.interpolate(images, 227, mode="bicubic", antialias=True)
     logits = _spread(network, images)
-    # So that it is as sure of its classes as a trained one.
+    # So that it is as sure of the photographs' classes as a trained one.
+    logits = logits[:PHOTOGRAPHS]
     for parameter in network.classifier[1].parameters():
         parameter *= 4 / (logits - logits.mean(0)).std()
     state = {name: tensor.half() for name, tensor in network.state_dict().items()}

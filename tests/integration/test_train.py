@@ -140,38 +140,36 @@ def assert_same(run, undisturbed):
     assert losses == [(r["epoch"], r["loss"]) for r in read_metrics(undisturbed)]
 
 
-def test_killed_workers_and_drivers_cost_nothing(small, tmp_path):
+def test_kills_stops_and_a_lost_machine_cost_nothing(small, tmp_path):
+    """A worker is killed, the run is stopped, its folder lost, its driver killed: one run."""
     config, undisturbed = small
-    run, log = tmp_path / "run", tmp_path / "log"
-    process = start("sdn_ray.train", "--config", config, "--output", run, log=log)
+    run, log, store = tmp_path / "run", tmp_path / "log", tmp_path / "store"
+    options = ["--config", config, "--storage", store, "--output", run]
+    process = start("sdn_ray.train", *options, log=log)
     wait_for(lambda: checkpoints(run), process)
     assert kill_worker(run)
     wait_for(lambda: "going on from step" in log.read_text(), process)
     before = checkpoints(run)
     wait_for(lambda: checkpoints(run) != before, process)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait(60)
-    assert not (run / "model").exists(), "the run ended before it could be killed"
-    assert train("--resume", run, log=log) == 0, log.read_text()
-    assert_same(run, undisturbed)
-
-
-def test_ctrl_c_leaves_a_run_that_resumes_from_its_storage(small, tmp_path):
-    config, undisturbed = small
-    run, log, store = tmp_path / "run", tmp_path / "log", tmp_path / "store"
-    options = ["--config", config, "--storage", store]
-    process = start("sdn_ray.train", *options, "--output", run, log=log)
-    wait_for(lambda: checkpoints(run), process)
     # As a terminal does it: to the whole process group.
     os.killpg(process.pid, signal.SIGINT)
     assert process.wait(120) == 130, log.read_text()
-    assert f"--resume {run}" in log.read_text()
+    assert f"Stopped. Go on with: python -m sdn_ray.train --resume {run}" in log.read_text()
     assert not (run / "model").exists(), "the run ended before it could be stopped"
     assert MlflowClient(tracked(run)["uri"]).get_run(tracked(run)["run_id"]).info.status == "KILLED"
+
     shutil.rmtree(run)  # the machine is lost
-    again = tmp_path / "again"
-    status = train("--resume", f"{store.as_uri()}/run", "--output", again, log=log)
-    assert status == 0, log.read_text()
+    again, log = tmp_path / "again", tmp_path / "log of another machine"
+    process = start(
+        "sdn_ray.train", "--resume", f"{store.as_uri()}/run", "--output", again, log=log
+    )
+    wait_for(lambda: log.exists() and "going on from step" in log.read_text(), process)
+    before = checkpoints(again)
+    wait_for(lambda: checkpoints(again) != before, process)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait(60)
+    assert not (again / "model").exists(), "the run ended before it could be killed"
+    assert train("--resume", again, log=log) == 0, log.read_text()
     assert_same(again, undisturbed)
     found = tracked(again)
     assert MlflowClient(found["uri"]).get_run(found["run_id"]).info.status == "FINISHED"

@@ -44,7 +44,7 @@ def test_an_encoder_is_trained_goes_on_after_a_kill_and_is_scored(
 ):
     run, again, log = tmp_path / "run", tmp_path / "again", tmp_path / "log"
     with monkeypatch.context() as patch:
-        # Sixty photographs are few, but actors are for many; Ray Train is for what comes below.
+        # Sixty photographs are few, but actors are for many; Ray Train is for what is killed.
         patch.setattr(features, "IN_PROCESS", 0)
         patch.setattr(train_text, "fit", without_ray_train)
         assert train_text.main(["--config", str(config), "--output", str(run)]) == 0
@@ -60,6 +60,7 @@ def test_an_encoder_is_trained_goes_on_after_a_kill_and_is_scored(
     os.kill(killed.pid, signal.SIGKILL)
     killed.wait()
     assert not (again / "text_encoder").exists()
+    monkeypatch.setattr(train_text, "fit", without_ray_train)
     assert train_text.main(["--resume", str(again)]) == 0
     assert "going on after epoch" in capsys.readouterr().out
     for name in ("text_encoder.safetensors", "image_side.safetensors"):
