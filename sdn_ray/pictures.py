@@ -5,7 +5,7 @@ import textwrap
 from bisect import bisect_right
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -18,6 +18,8 @@ _GAP = 2  # between images side by side
 _CAPTION = 192  # width of the captions of `comparison_rows`
 _FONT_SIZE = 13
 _LEADING = 2  # between lines of text
+_PANELS = 4  # of `loss_curves`, side by side
+_BANDS = ("#e8eef7", "#f7efe2", "#e9f5e9")  # behind the epochs of a stage
 
 _Font = ImageFont.FreeTypeFont | ImageFont.ImageFont  # as `load_default` returns it
 
@@ -187,7 +189,9 @@ def _centre(
 
 
 def loss_curves(path: Path, epochs: Sequence[dict[str, float]], stages: Sequence[str]) -> None:
-    """Write a PNG with the loss of every epoch and, beneath it, the validation scores.
+    """Write a PNG with the loss of every epoch and, beside it, the validation scores.
+
+    Each panel says which way is better; the stages are shaded.
 
     Args:
         path: of the PNG.
@@ -196,20 +200,43 @@ def loss_curves(path: Path, epochs: Sequence[dict[str, float]], stages: Sequence
     """
     # Imported here: it takes a second, and only the end of an epoch needs it.
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     scores = sorted({n for e in epochs for n in e if n.startswith("validation/")})
-    scores = [name for name in scores if not name.endswith("_std")]
-    figure = Figure(figsize=(7, 2.2 * (1 + len(scores))), layout="constrained")
-    axes = figure.subplots(1 + len(scores), 1, sharex=True, squeeze=False)[:, 0]
+    names = ["loss", *(name for name in scores if not name.endswith("_std"))]
+    columns = min(_PANELS, len(names))
+    rows = -(-len(names) // columns)
+    figure = Figure(figsize=(3.2 * columns, 2.6 * rows), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False).flat
     numbers = np.arange(1, len(epochs) + 1)
-    for stage in dict.fromkeys(stages):
-        own = [i for i, name in enumerate(stages) if name == stage]
-        axes[0].plot(numbers[own], [epochs[i]["loss"] for i in own], marker=".", label=stage)
-    axes[0].set_ylabel("loss")
-    axes[0].legend()
-    for axis, name in zip(axes[1:], scores, strict=True):
-        axis.plot(numbers, [epoch.get(name, np.nan) for epoch in epochs], marker=".", color="black")
-        axis.set_ylabel(name.removeprefix("validation/"))
-    axes[-1].set_xlabel("epoch")
+    for axes, name in zip(panels, names, strict=False):
+        values = [epoch.get(name, np.nan) for epoch in epochs]
+        axes.plot(numbers, values, marker="o", markersize=3, color="black", linewidth=1)
+        _shade_stages(axes, stages, label=name == "loss")
+        lower = name == "loss" or name.endswith("_distance")
+        title = "training loss" if name == "loss" else name.removeprefix("validation/")
+        axes.set_title(f"{title} ({'lower' if lower else 'higher'} is better)", fontsize=8)
+        axes.tick_params(labelsize=8)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+        axes.set_xlim(0.5, len(epochs) + 0.5)
+    for axes in list(figure.axes)[len(names) :]:
+        axes.remove()
+    validation = "; scores of validation classes" if len(names) > 1 else ""
+    figure.supxlabel(f"epoch{validation}", fontsize=8)
     with replacing(path) as partial:
         figure.savefig(partial, dpi=110)
+
+
+def _shade_stages(axes: Any, stages: Sequence[str], *, label: bool) -> None:
+    """Bands behind the epochs of each stage."""
+    for place, stage in enumerate(dict.fromkeys(stages)):
+        own = [number for number, name in enumerate(stages, 1) if name == stage]
+        axes.axvspan(
+            own[0] - 0.5,
+            own[-1] + 0.5,
+            color=_BANDS[place % len(_BANDS)],
+            label=stage if label else None,
+            zorder=0,
+        )
+    if label:
+        axes.legend(fontsize=8)

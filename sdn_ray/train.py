@@ -12,6 +12,7 @@ from sdn_ray.runs.command_line import read_run_arguments, run_command
 from sdn_ray.runs.folder import read_metrics
 from sdn_ray.runs.lifecycle import run_to_its_end, show_scores
 from sdn_ray.runs.terminal import Display
+from sdn_ray.runs.tracking import look_line
 from sdn_ray.training.checks import check_experiment, check_sizes
 from sdn_ray.training.job import prepare_job
 from sdn_ray.training.ray_train import fit
@@ -83,7 +84,7 @@ def _summarise(run: Path, uri: str) -> None:
     display.line(f"last epoch: loss {last['loss']:.4g}, {last['images_per_second']:.0f} images/s")
     display.line(f"model:   {run / MODEL}")
     display.line(f"samples: {run / 'samples'}")
-    display.line(f"MLflow:  mlflow ui --backend-store-uri {uri}")
+    display.line(look_line(uri))
 
 
 if __name__ == "__main__":

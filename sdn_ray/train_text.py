@@ -13,6 +13,7 @@ from sdn_ray.runs.command_line import read_run_arguments, run_command
 from sdn_ray.runs.folder import read_metrics
 from sdn_ray.runs.lifecycle import run_to_its_end, show_scores
 from sdn_ray.runs.terminal import Display
+from sdn_ray.runs.tracking import look_line
 from sdn_ray.training.checks import check_text_training
 from sdn_ray.training.ray_train import fit
 from sdn_ray.training.records import finished_before
@@ -75,7 +76,7 @@ def _summarise(run: Path, uri: str) -> None:
     show_scores(run, display)
     display.line(f"last epoch: loss {read_metrics(run)[-1]['loss']:.4g}")
     display.line(f"encoder: {run / EXPORT} (for --text.weights, and evaluate --text-encoder)")
-    display.line(f"MLflow:  mlflow ui --backend-store-uri {uri}")
+    display.line(look_line(uri))
 
 
 if __name__ == "__main__":

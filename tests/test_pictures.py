@@ -149,5 +149,13 @@ def test_loss_curves(tmp_path):
     ]
     loss_curves(tmp_path / "one.png", epochs[:1], ["stage_one"])
     loss_curves(tmp_path / "two.png", epochs, ["stage_one", "stage_one", "stage_two"])
-    heights = [Image.open(tmp_path / name).height for name in ("one.png", "two.png")]
-    assert heights == [round(2.2 * panels * 110) for panels in (2, 3)]
+    sizes = [Image.open(tmp_path / name).size for name in ("one.png", "two.png")]
+    # A panel for the loss and one a score, side by side; the deviation of a score has none.
+    assert sizes == [(round(3.2 * panels * 110), round(2.6 * 110)) for panels in (2, 3)]
+
+
+def test_more_loss_curves_than_fit_side_by_side_take_a_second_row(tmp_path):
+    epochs = [{"loss": 1.0} | {f"validation/{name}": 0.5 for name in "abcd"}]
+    loss_curves(tmp_path / "curves.png", epochs, ["sdn"])
+    with Image.open(tmp_path / "curves.png") as image:
+        assert image.size == (round(3.2 * 4 * 110), round(2.6 * 2 * 110))

@@ -1,6 +1,6 @@
 """Approximate sample retrieval (section 4.6): the training images nearest to a generated one."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from sdn_ray.models.pixels import normalise
 from sdn_ray.models.plan import Plan
 from sdn_ray.models.teacher import Teacher, vgg_features
 
+FC_NAMES = tuple(f"classifier.{fc}.{part}" for fc in (0, 3) for part in ("weight", "bias"))
 _SAMPLE = 256  # images that settle the size of the first weights
 _QUERIES = 256  # of `nearest` at a time
 _ROWS = 4096  # of its index at a time
@@ -80,6 +81,7 @@ def fine_tune(
     settings: FitSettings,
     *,
     fc_width: int,
+    pretrained: Mapping[str, Tensor] | None = None,
     device: str = "cpu",
     on_epoch: Callable[[FitEpoch], None] = lambda epoch: None,
 ) -> RetrievalNetwork:
@@ -94,6 +96,8 @@ def fine_tune(
         class_ids: (n,) their classes.
         settings: of the training.
         fc_width: the width of fc6 and fc7.
+        pretrained: weights of the whole VGG, by torchvision's names, of which fc6 and fc7 start;
+            without them these start anew.
         device: where to train.
         on_epoch: called after each epoch, with the accuracy on the held-out images.
 
@@ -110,6 +114,9 @@ def fine_tune(
         network.features.load_state_dict(teacher.features.state_dict())
         sample = images[np.linspace(0, len(images) - 1, min(len(images), _SAMPLE), dtype=int)]
         _initialise(network, normalise(torch.from_numpy(sample).permute(0, 3, 1, 2)))
+        if pretrained is not None:
+            own = network.state_dict()
+            network.load_state_dict(own | {name: pretrained[name] for name in FC_NAMES})
         return network
 
     return train_classifier(

@@ -110,6 +110,17 @@ def load_teacher(weights: str, plan: str | None = None) -> Teacher:
 
 
 def _imagenet_teacher(plan: str | None) -> Teacher:
+    state, source = imagenet_weights(plan)
+    features = {key: value for key, value in state.items() if key.startswith("features.")}
+    return _teacher_of(str(plan), features, source)
+
+
+def imagenet_weights(plan: str | None) -> tuple[dict[str, Tensor], str]:
+    """torchvision's ImageNet weights of a whole VGG by its name, and where they come from.
+
+    Raises:
+        UserError: there are none of that name, or they cannot be downloaded.
+    """
     if plan not in VGG_PLANS:
         raise UserError(
             f"teacher.plan: found {plan}, but teacher.weights `imagenet` has weights for "
@@ -127,8 +138,7 @@ def _imagenet_teacher(plan: str | None) -> Teacher:
             f"read ({error}). Put that file, whole, into {torch.hub.get_dir()}/checkpoints, give a "
             "safetensors file instead, or use `fit` to train the teacher on the training classes"
         ) from error
-    features = {key: value for key, value in state.items() if key.startswith("features.")}
-    return _teacher_of(plan, features, choice.url)
+    return dict(state), choice.url
 
 
 def _teacher_of(plan: str, state: dict[str, Tensor], source: str) -> Teacher:

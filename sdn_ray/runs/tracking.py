@@ -26,6 +26,8 @@ DEFAULT_STORE = Path("runs") / "mlflow.db"
 SQLITE = "sqlite:///"
 _MAX_PARAM_LENGTH = 500
 _UNREACHABLE = (MlflowException, SQLAlchemyError, OSError)
+# Without it MLflow's page takes an experiment for one of prompts and traces.
+_TRAINING = ("mlflow.experimentKind", "custom_model_development")
 _QUICK = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
 
 
@@ -69,18 +71,24 @@ def _experiment_id(uri: str, name: str) -> str:
         artifacts = (path.parent / "mlartifacts").as_uri()
     client = MlflowClient(uri)
     experiment = client.get_experiment_by_name(name)
-    if experiment is not None:
-        return experiment.experiment_id
-    return client.create_experiment(name, artifact_location=artifacts)
+    if experiment is None:
+        return client.create_experiment(name, artifact_location=artifacts, tags=dict([_TRAINING]))
+    if _TRAINING[0] not in experiment.tags:
+        client.set_experiment_tag(experiment.experiment_id, *_TRAINING)
+    return experiment.experiment_id
 
 
 def start_run(
     uri: str, experiment_id: str, name: str, params: Mapping[str, Any], tags: Mapping[str, str]
 ) -> TrackedRun:
-    """Begin a run with the flattened configuration as its parameters."""
+    """Begin a run with the flattened configuration as its parameters; those unset are left out."""
     client = MlflowClient(uri)
     run = client.create_run(experiment_id, run_name=name, tags=dict(tags))
-    entries = [Param(key, str(value)[:_MAX_PARAM_LENGTH]) for key, value in params.items()]
+    entries = [
+        Param(key, str(value)[:_MAX_PARAM_LENGTH])
+        for key, value in params.items()
+        if value is not None
+    ]
     for start in range(0, len(entries), 100):
         client.log_batch(run.info.run_id, params=entries[start : start + 100])
     return TrackedRun(uri, experiment_id, run.info.run_id)
@@ -106,6 +114,13 @@ def _first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
+def look_line(uri: str) -> str:
+    """How a user looks at what was recorded."""
+    if uri.startswith(SQLITE):  # one process serves one user; MLflow would start four
+        return f"MLflow:  mlflow ui --workers 1 --backend-store-uri {uri}"
+    return f"MLflow:  {uri}"
+
+
 class Recorder:
     """Sends metrics and pictures of one run.
 
@@ -114,7 +129,7 @@ class Recorder:
 
     Args:
         run: to record into.
-        warn: told once a call what could not be recorded.
+        warn: called, once a call, with what could not be recorded.
     """
 
     def __init__(self, run: TrackedRun, warn: Callable[[str], None] = warnings.warn) -> None:

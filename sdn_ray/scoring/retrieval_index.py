@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from torch import Tensor
 
 from sdn_ray.cluster.actor_pool import BatchActor, Row, batched, stream
 from sdn_ray.cluster.progress import Terminal, Watcher
@@ -17,17 +18,19 @@ from sdn_ray.data.rows import CaptionedImage
 from sdn_ray.files import file_hash, fingerprint, replacing
 from sdn_ray.models.fit import FitSettings
 from sdn_ray.models.retrieval import (
+    FC_NAMES,
     RetrievalNetwork,
     fc7_features,
     fine_tune,
     load_retrieval_network,
 )
-from sdn_ray.models.teacher import Teacher, load_teacher
+from sdn_ray.models.teacher import Teacher, imagenet_weights, load_teacher
 from sdn_ray.preparation.images import cache_at, prepare_images
 from sdn_ray.preparation.teacher import fit_progress
 from sdn_ray.runs.terminal import Display
 from sdn_ray.scoring.captions import reference_rows
 
+_VGG_SIDE, _VGG_FC_WIDTH = 224, 4096
 _SEED = 0
 _BATCH_SIZE = 32
 _INDEXED_AT_ONCE = 256
@@ -75,14 +78,32 @@ def retrieval_index(
     class_ids = tuple(sorted({row.class_id for row in rows}))
     settings = FitSettings(options.epochs, _BATCH_SIZE, options.learning_rate, _SEED)
     # In this order since the first release: what was fitted before is found again.
-    known = [options.fc_width, options.epochs, options.learning_rate, _SEED, _BATCH_SIZE]
+    known: list[int | float | str] = [
+        options.fc_width,
+        options.epochs,
+        options.learning_rate,
+        _SEED,
+        _BATCH_SIZE,
+    ]
     weights = "imagenet" if options.teacher == "imagenet" else file_hash(options.teacher)
+    pretrained = _imagenet_fc(options, image_size, display)
+    if pretrained is not None:
+        known.append("fc6 and fc7 of ImageNet")
     key = fingerprint("retrieval", images.key, class_ids, str(teacher.plan), weights, known)
     path, features = cache / f"retrieval-{key}.safetensors", cache / f"retrieval-{key}.npy"
     if not path.exists():
         watch = Watcher(display)
         run = ray_runner(worker_resources(TrainingConfig()))
-        work = (teacher, images, class_ids, settings, options.fc_width, path, watch.remote)
+        work = (
+            teacher,
+            images,
+            class_ids,
+            settings,
+            options.fc_width,
+            pretrained,
+            path,
+            watch.remote,
+        )
         watch(lambda: run(_fine_tune, *work), checkpoints=False)
     if not features.exists():
         found = _index(images, images.members(class_ids), path, display)
@@ -91,12 +112,27 @@ def retrieval_index(
     return RetrievalIndex(load_retrieval_network(path), np.load(features, mmap_mode="r"), rows)
 
 
+def _imagenet_fc(options: Any, image_size: int, terminal: Terminal) -> dict[str, Tensor] | None:
+    """fc6 and fc7 of ImageNet's VGG, which section 4.6 fine-tunes, where they fit."""
+    if options.teacher != "imagenet":
+        return None
+    if (image_size, options.fc_width) != (_VGG_SIDE, _VGG_FC_WIDTH):
+        terminal.line(
+            f"fc6 and fc7 start anew: ImageNet's are for images of {_VGG_SIDE} pixels and "
+            f"--fc_width {_VGG_FC_WIDTH}, found {image_size} and {options.fc_width}"
+        )
+        return None
+    state, _ = imagenet_weights(options.plan)
+    return {name: state[name] for name in FC_NAMES}
+
+
 def _fine_tune(
     teacher: Teacher,
     images: PreparedImages,
     class_ids: tuple[int, ...],
     settings: FitSettings,
     fc_width: int,
+    pretrained: dict[str, Tensor] | None,
     path: Path,
     terminal: Terminal,
 ) -> None:
@@ -107,6 +143,7 @@ def _fine_tune(
         np.array([images.dataset.rows[i].class_id for i in members]),
         settings,
         fc_width=fc_width,
+        pretrained=pretrained,
         device=use_device(),
         on_epoch=fit_progress(terminal, "fine-tuning the VGG", "fine-tuned VGG", len(class_ids)),
     )

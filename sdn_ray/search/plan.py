@@ -23,7 +23,7 @@ OBJECTIVES = (CLASSIFIER_SCORE, PERCEPTUAL)
 
 @dataclass(frozen=True)
 class StudySettings:
-    """What a search is told beside the experiment and the space."""
+    """What a search is given beside the experiment and the space."""
 
     trials: int = 20  # in all; a grid has its own number
     objective: str | None = None  # of `OBJECTIVES`; None: the classifier score where there is one

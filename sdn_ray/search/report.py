@@ -15,7 +15,7 @@ from sdn_ray.files import replacing, write_text
 from sdn_ray.runs.experiment import to_yaml
 from sdn_ray.runs.folder import noted_run
 from sdn_ray.runs.terminal import Display
-from sdn_ray.runs.tracking import Recorder
+from sdn_ray.runs.tracking import Recorder, look_line
 from sdn_ray.search.study import OBJECTIVE, REASON, STATUS_TAG
 from sdn_ray.search.trial import StudyJob, trial_run
 from sdn_ray.training.records import record_all
@@ -36,7 +36,7 @@ def record_end(shared: StudyJob, trial: FrozenTrial, warn: Callable[[str], None]
     Args:
         shared: the study's part of the trial.
         trial: its state.
-        warn: told what could not be recorded.
+        warn: called with what could not be recorded.
     """
     run = shared.trial_folder(trial.number)
     if not (run / "config.yaml").exists():  # it ended before it began
@@ -85,12 +85,31 @@ def summarise(study: optuna.Study, shared: StudyJob, recorder: Recorder, display
     best = sorted(complete, key=lambda trial: trial.value or 0, reverse=reverse)
     ends = Counter(_ENDS[trial.state][0] for trial in study.get_trials(deepcopy=False))
     display.console.print(_best_trials(shared, best[:_SHOWN], ends))
+    _record_study(best[0], ends, shared, recorder)
     path = shared.plan.best
     write_text(path, to_yaml(shared.trial_config(best[0].params)))
     for file in (path, *pictures(study, shared.folder, shared.plan.objective.name)):
         recorder.file(file)
     display.line(f"best:  python -m sdn_ray.train --config {path}")
     display.line(f"study: {shared.folder}")
+    display.line(look_line(shared.parent.uri))
+
+
+def _record_study(
+    best: FrozenTrial, ends: Counter[str], shared: StudyJob, recorder: Recorder
+) -> None:
+    """What the study has come to, in its own MLflow run: values, and a description for people."""
+    counts: dict[str, float] = {f"trials/{word}": count for word, count in ends.items()}
+    recorder.metrics(
+        counts | {f"best/{OBJECTIVE}": best.value or 0.0, "best/trial": best.number}, 0
+    )
+    values = "\n".join(f"- `{name}`: {_short(value)}" for name, value in best.params.items())
+    summary = ", ".join(f"{count} {word}" for word, count in ends.items())
+    note = (
+        f"Compared by `{shared.plan.objective.name}`; trials: {summary}.\n\n"
+        f"The best is trial {best.number} with {best.value:.4g}:\n{values}"
+    )
+    recorder.tags({"mlflow.note.content": note})
 
 
 def _best_trials(shared: StudyJob, best: list[FrozenTrial], ends: Counter[str]) -> Table:

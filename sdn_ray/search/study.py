@@ -161,7 +161,7 @@ class StudySearch(Searcher):
         return len(self._study.get_trials(deepcopy=False, states=states))
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Nothing: what is known of a trial is told to `StudyPruner`."""
+        """Nothing: results go to `StudyPruner`."""
 
     def prune(self, trial_id: str, result: dict[str, Any]) -> bool:
         """Note an epoch of the last stage; whether the trial should end with it."""

@@ -116,14 +116,14 @@ class TrialLog:
 
 @dataclass(frozen=True)
 class TrialSummary:
-    """Turns a worker's metrics of an epoch into what Tune is told."""
+    """Turns a worker's metrics of an epoch into what is reported to Tune."""
 
     objective: str  # the name of the metric
     epochs_before: int  # of all stages but the last
     epochs: int  # of all stages
 
     def __call__(self, metrics: Mapping[str, Any]) -> dict[str, Any]:
-        """What Tune is told; only the first worker measures the objective."""
+        """What is reported to Tune; only the first worker measures the objective."""
         rung = max(0, metrics["epoch"] - self.epochs_before)
         kept = {name: metrics[name] for name in ("epoch", "stage", "loss") if name in metrics}
         if self.objective in metrics:
@@ -245,9 +245,12 @@ def trial_run(
         "sdn_ray.trial": str(number),
         "sdn_ray.scheme": config.distillation.scheme,
     }
-    searched = {f"searched/{name}": value for name, value in values.items()}
+    params = flatten(asdict(config))
+    # Once, under the name by which all of a study's runs have it side by side.
+    searched = {f"searched/{option}": value for option, value in values.items()}
+    params = {option: value for option, value in params.items() if option not in values}
     name = f"{study.folder.name}-{number:04d}"
-    tracked = try_start_run(study.parent, name, flatten(asdict(config)) | searched, tags, warn)
+    tracked = try_start_run(study.parent, name, params | searched, tags, warn)
     if tracked:
         note_run(run, tracked)
     return tracked

@@ -47,7 +47,7 @@ def failure_reason(error: BaseException) -> str:
 
 
 def all_metrics(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """An epoch is told to Ray as it is."""
+    """An epoch is reported to Ray as it is."""
     return dict(metrics)
 
 
@@ -74,7 +74,7 @@ def fit(
         terminal: where the workers' lines, progress and reasons to fail go.
         gauges: the run's and the trial's name in the dashboard.
         max_failures: how many deaths of workers to recover from.
-        summary: turns a worker's metrics of an epoch into what Ray is told.
+        summary: turns a worker's metrics of an epoch into what is reported to Ray.
         callbacks: of Ray Train.
     """
     settings = {

@@ -81,7 +81,7 @@ class TextWorker:
 
     Args:
         job: what to train.
-        context: where, and who is told.
+        context: where it runs, and where its progress goes.
     """
 
     def __init__(self, job: TextJob, context: WorkerContext) -> None:

@@ -76,7 +76,15 @@ def test_a_killed_search_goes_on_without_repeating_a_trial(config, joined, tmp_p
         child = by_number[trial.number]
         assert child.data.metrics["objective"] == trial.value
         assert child.data.metrics["validation/perceptual_distance"] == trial.value
-        assert "searched/stage_one_fraction" in child.data.params
+        params = child.data.params
+        assert "searched/stage_one_fraction" in params
+        assert "distillation.stage_two.learning_rate" not in params  # it stands once
+        assert "None" not in params.values()
+    whole = client.get_run(parent["run_id"]).data
+    assert whole.metrics["best/objective"] == best.value
+    assert whole.metrics["best/trial"] == best.number
+    assert whole.metrics["trials/complete"] == 6
+    assert f"The best is trial {best.number}" in whole.tags["mlflow.note.content"]
     # The test classes are never touched: no score of theirs, and no trial knows their names.
     for folder in (study / "trials").iterdir():
         assert json.loads((folder / "scores.json").read_text()) == {}

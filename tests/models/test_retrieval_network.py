@@ -16,6 +16,7 @@ from sdn_ray.models.fit import FitSettings
 from sdn_ray.models.pixels import IMAGENET_MEAN, IMAGENET_STD, normalise
 from sdn_ray.models.plan import Plan
 from sdn_ray.models.retrieval import (
+    FC_NAMES,
     RetrievalNetwork,
     fc7_features,
     fine_tune,
@@ -279,6 +280,19 @@ def test_a_teacher_is_no_retrieval_network(tmp_path):
     new_teacher().save(tmp_path / "teacher.safetensors")
     with pytest.raises(UserError, match=r"teacher.safetensors: found the metadata .*image_size"):
         load_retrieval_network(tmp_path / "teacher.safetensors")
+
+
+def test_pretrained_layers_are_where_fine_tuning_starts():
+    other = new_network(plan="6,M,8", classes=5, fc_width=32)
+    pretrained = other.state_dict()
+    settings = FitSettings(1, batch_size=9, learning_rate=1e-12)  # which changes next to nothing
+    network = fine_tune(new_teacher(), *coloured(), settings, fc_width=32, pretrained=pretrained)
+    found = network.state_dict()
+    for name in FC_NAMES:
+        torch.testing.assert_close(found[name], pretrained[name], rtol=0, atol=1e-6)
+    anew = fine_tune(new_teacher(), *coloured(), settings, fc_width=32).state_dict()
+    assert not torch.allclose(anew["classifier.0.weight"], pretrained["classifier.0.weight"])
+    assert found["classifier.6.weight"].shape == (3, 32)  # of our classes, not of ImageNet's
 
 
 def test_photographs_of_a_class_are_near_each_other(material):

@@ -1,5 +1,28 @@
+from mlflow.tracking import MlflowClient
+
+from sdn_ray.config import TrackingConfig
 from sdn_ray.runs.folder import TrackedRun
-from sdn_ray.runs.tracking import Recorder
+from sdn_ray.runs.tracking import Recorder, look_line, open_experiment, start_run
+
+
+def test_an_experiment_is_one_of_training_and_unset_options_are_left_out(tmp_path):
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    client = MlflowClient(uri)
+    older = client.create_experiment("older")
+    for name in ("older", "new"):
+        _, experiment = open_experiment(TrackingConfig(experiment=name, uri=uri))
+        tags = client.get_experiment(experiment).tags
+        assert tags["mlflow.experimentKind"] == "custom_model_development"
+        assert (experiment == older) == (name == "older")
+    run = start_run(uri, experiment, "run", {"seed": 0, "storage": None, "flips": False}, {})
+    assert client.get_run(run.run_id).data.params == {"seed": "0", "flips": "False"}
+
+
+def test_how_to_look_at_what_was_recorded():
+    assert look_line("sqlite:////runs/mlflow.db") == (
+        "MLflow:  mlflow ui --workers 1 --backend-store-uri sqlite:////runs/mlflow.db"
+    )
+    assert look_line("http://server:5000") == "MLflow:  http://server:5000"
 
 
 def test_a_store_that_is_gone_costs_a_warning_and_nothing_else(tmp_path):
