@@ -1,6 +1,7 @@
 """Ray Data: batches of rows through a pool of actors that hold a model once each."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from typing import Any, Protocol, TypeVar
 
 import pyarrow as pa
@@ -88,11 +89,15 @@ def stream(
         num_cpus=1,
         num_gpus=gpus or None,
     )
-    for block in results.iter_batches(batch_size=None, prefetch_batches=0):
-        for boxed in block["result"]:
-            if isinstance(boxed.value, UserError):
-                raise boxed.value
-            yield boxed.value
+    # Closed at once: after an error its actors would keep their cores for as long as somebody
+    # holds the traceback.
+    found: Any = iter(results.iter_batches(batch_size=None, prefetch_batches=0))
+    with closing(found):
+        for block in found:
+            for boxed in block["result"]:
+                if isinstance(boxed.value, UserError):
+                    raise boxed.value
+                yield boxed.value
 
 
 class _Actor:

@@ -83,7 +83,8 @@ def summarise(study: optuna.Study, shared: StudyJob, recorder: Recorder, display
         )
     reverse = study.direction == optuna.study.StudyDirection.MAXIMIZE
     best = sorted(complete, key=lambda trial: trial.value or 0, reverse=reverse)
-    ends = Counter(_ENDS[trial.state][0] for trial in study.get_trials(deepcopy=False))
+    known = study.get_trials(deepcopy=False, states=tuple(_ENDS))
+    ends = Counter(_ENDS[trial.state][0] for trial in known)
     display.console.print(_best_trials(shared, best[:_SHOWN], ends))
     _record_study(best[0], ends, shared, recorder)
     path = shared.plan.best
