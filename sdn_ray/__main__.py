@@ -1,6 +1,6 @@
 """python -m sdn_ray: what there is to type."""
 
-from importlib import import_module
+from sdn_ray import __version__
 
 COMMANDS = {
     "train": "from captioned images to a trained generator",
@@ -16,9 +16,7 @@ COMMANDS = {
 
 def main() -> int:
     """List the commands; returns the exit status."""
-    print(
-        f"sdn_ray {import_module('sdn_ray').__version__}: Symmetrical Distillation Networks on Ray"
-    )
+    print(f"sdn_ray {__version__}: Symmetrical Distillation Networks on Ray")
     for name, what in COMMANDS.items():
         print(f"  python -m sdn_ray.{name:<13} {what}")
     print("Each explains itself with --help.")

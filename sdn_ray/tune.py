@@ -57,17 +57,21 @@ def main(arguments: Sequence[str]) -> int:
         session = open_study_session(plan, resumed=resumed)
         if not resumed:  # now there is a folder
             stack.enter_context(_sole_driver(plan))
-        study = open_study(plan)
-        run_to_its_end(
-            lambda display: _search(study, session, display), plan.folder, session.tracked, PROG
-        )
-    note_end_recorded(plan.folder)
+        study, recorder = open_study(plan), Recorder(session.tracked, print)
+
+        def search(display: Display) -> bool:
+            return _search(study, session, recorder, display)
+
+        run_to_its_end(search, plan.folder, session.tracked, PROG)
+    if not recorder.lost:
+        note_end_recorded(plan.folder)
     return 0
 
 
-def _search(study: optuna.Study, session: StudySession, display: Display) -> bool:
+def _search(
+    study: optuna.Study, session: StudySession, recorder: Recorder, display: Display
+) -> bool:
     """Run the trials and show what they have come to; True, since it has come to the end."""
-    recorder = Recorder(session.tracked, display.line)
     shared = session.prepare(display)
     run_trials(study, shared, display)
     summarise(study, shared, recorder, display)
@@ -93,7 +97,7 @@ def _parser() -> ArgumentParser:
     add(
         "--gpus_per_worker",
         type=float,
-        help="Of each trial's workers, such as 0.5. Default: 1 where there are enough GPUs.",
+        help="Of each trial's workers, such as 0.5. Default: 1 where there are any GPUs.",
     )
     add("--study_storage", type=str, help="Optuna URL. Default: a SQLite file in --output.")
     add(

@@ -94,6 +94,10 @@ def test_a_mistyped_option_gets_a_suggestion(refused):
     assert "Did you mean" not in refused(train, "--nothing_like_it", 3)
 
 
+def test_a_kind_of_encoder_without_a_model(refused):
+    assert "text.encoder: found sentence:, expected" in refused(train, "--text.encoder", "sentence:")
+
+
 def test_evaluate_looks_at_its_folders_first(refused, tmp_path, monkeypatch):
     monkeypatch.setattr(evaluate, "load_classifier", lambda spec: pytest.fail("went for weights"))
     assert f"--images: {tmp_path / 'none'} is no folder" in refused(

@@ -1,1 +1,1 @@
-"""Ray: starting or joining it, sizing requests, progress, tasks, pools of actors, gauges."""
+"""Ray: starting or joining it, sizing requests, progress, tasks, pools of actors."""

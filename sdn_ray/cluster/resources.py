@@ -81,12 +81,11 @@ def worker_resources(
         return max(_places(alive, share, gpu), _places(later, share, gpu)) >= workers
 
     share = config.cpus_per_worker or _cpu_share(alive + later, gpu, cpus, fits)
-    if not fits(share):
-        nodes = [int(node.get("CPU", 0)) for node in (alive if len(alive) >= len(later) else later)]
+    if not fits(share) and not later:  # an autoscaler may add what is missing
         raise UserError(
             f"training.cpus_per_worker: {share} for each of {workers} workers"
             + (f" with {wanted:g} GPUs each" if use_gpu else "")
-            + f", but the cluster's nodes have {nodes} CPUs"
+            + f", but the cluster's nodes have {[int(node.get('CPU', 0)) for node in alive]} CPUs"
         )
     return {"CPU": share, "GPU": wanted} if use_gpu else {"CPU": share}
 

@@ -1,1 +1,1 @@
-"""A run's folder and life: arguments, checks, MLflow, second copy, terminal."""
+"""A run's folder and life: arguments, configuration, MLflow, second copy, terminal."""

@@ -41,18 +41,17 @@ def parse(parser: ArgumentParser, arguments: Sequence[str]) -> Namespace:
     try:
         return parser.parse_args(_with_shipped_config(arguments))
     except ArgumentError as error:
-        raise UserError(one_line(error) + _suggestion(parser, arguments)) from error
+        reason = one_line(error)
+        raise UserError(reason + _suggestion(parser, reason)) from error
 
 
-def _suggestion(parser: ArgumentParser, arguments: Sequence[str]) -> str:
-    """What an option that is not known may have meant."""
-    known = [name for action in parser._actions for name in action.option_strings]
-    for argument in arguments:
-        name = argument.partition("=")[0]
-        if name.startswith("--") and name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            return f". Did you mean {near[0]}?" if near else ""
-    return ""
+def _suggestion(parser: ArgumentParser, reason: str) -> str:
+    """What an option that the parser does not know may have meant."""
+    _, _, unknown = reason.partition("unrecognized arguments: ")
+    name = unknown.partition(" ")[0].partition("=")[0]
+    known = [option for action in parser._actions for option in action.option_strings]
+    near = difflib.get_close_matches(name, known, n=1)
+    return f". Did you mean {near[0]}?" if near else ""
 
 
 def _with_shipped_config(arguments: Sequence[str]) -> list[str]:
@@ -144,7 +143,7 @@ def with_absolute_paths(config: ExperimentConfig) -> ExperimentConfig:
     def with_path(spec: str, option: str) -> str:
         """NAME:PATH with an absolute path; a name alone, or a path that is not there, as it is."""
         name, colon, file = spec.partition(":")
-        is_path = colon and Path(file).expanduser().exists()
+        is_path = file and Path(file).expanduser().exists()
         return f"{name}:{absolute(file, option)}" if is_path else spec
 
     text = replace(

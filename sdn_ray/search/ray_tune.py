@@ -9,7 +9,7 @@ from ray.tune import FailureConfig, RunConfig, TuneConfig, Tuner
 
 from sdn_ray.errors import Interrupted
 from sdn_ray.runs.terminal import Display
-from sdn_ray.search.report import end_line, record_end
+from sdn_ray.search.report import end_line, record_trial
 from sdn_ray.search.study import FINISHED, RETRIES, StudyPruner, StudySearch, trials_left
 from sdn_ray.search.trial import StudyJob, run_trial
 
@@ -30,10 +30,10 @@ def run_trials(study: optuna.Study, shared: StudyJob, display: Display) -> None:
     display.line(f"{trials - left} of {trials} trials done before, {left} to go")
     # Again: a kill may have come between the study's word and MLflow's.
     for trial in study.get_trials(deepcopy=False, states=FINISHED):
-        record_end(shared, trial, display.line)
+        record_trial(shared, trial, display.line)
 
     def on_end(trial: FrozenTrial) -> None:
-        record_end(shared, trial, display.line)
+        record_trial(shared, trial, display.line)
         display.line(end_line(trial))
         display.progress("trials", trials - trials_left(study, trials), trials)
 
@@ -68,5 +68,5 @@ def run_trials(study: optuna.Study, shared: StudyJob, display: Display) -> None:
     ).fit()
     if trials_left(study, trials) > 0:  # Tune ends in silence at Ctrl-C
         for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            record_end(shared, trial, display.line)
+            record_trial(shared, trial, display.line)
         raise Interrupted

@@ -12,12 +12,12 @@ from rich.table import Column, Table
 
 from sdn_ray.errors import UserError
 from sdn_ray.files import replacing, write_text
-from sdn_ray.runs.experiment import to_yaml
-from sdn_ray.runs.folder import noted_run
+from sdn_ray.runs.experiment import read_experiment, to_yaml
+from sdn_ray.runs.folder import TrackedRun, noted_run
 from sdn_ray.runs.terminal import Display
 from sdn_ray.runs.tracking import Recorder, look_line
 from sdn_ray.search.study import OBJECTIVE, REASON, STATUS_TAG
-from sdn_ray.search.trial import StudyJob, trial_run
+from sdn_ray.search.trial import StudyJob, begin_trial_run
 from sdn_ray.training.records import record_all
 
 _SHOWN = 5  # trials in the table
@@ -30,7 +30,7 @@ _ENDS = {  # in our words, and in MLflow's
 }
 
 
-def record_end(shared: StudyJob, trial: FrozenTrial, warn: Callable[[str], None]) -> None:
+def record_trial(shared: StudyJob, trial: FrozenTrial, warn: Callable[[str], None]) -> None:
     """Tell MLflow how a trial ended, or that it was stopped in the middle.
 
     Args:
@@ -41,13 +41,10 @@ def record_end(shared: StudyJob, trial: FrozenTrial, warn: Callable[[str], None]
     run = shared.trial_folder(trial.number)
     if not (run / "config.yaml").exists():  # it ended before it began
         return
-    away = noted_run(run) is None
-    tracked = trial_run(shared, trial.number, trial.params, warn)
+    tracked = noted_run(run) or _made_up_for(shared, trial, run, warn)
     if tracked is None:
         return
     recorder = Recorder(tracked, warn)
-    if away:
-        record_all(run, recorder)
     word, status = _ENDS[trial.state]
     tags = {STATUS_TAG: word}
     if REASON in trial.user_attrs:
@@ -56,6 +53,17 @@ def record_end(shared: StudyJob, trial: FrozenTrial, warn: Callable[[str], None]
     if trial.value is not None:
         recorder.metrics({OBJECTIVE: trial.value}, 0)
     recorder.status(status)
+
+
+def _made_up_for(
+    shared: StudyJob, trial: FrozenTrial, run: Path, warn: Callable[[str], None]
+) -> TrackedRun | None:
+    """The MLflow run of a trial that began while MLflow was away, with all its epochs."""
+    config = read_experiment(run / "config.yaml")
+    tracked = begin_trial_run(shared, trial.number, trial.params, config, warn)
+    if tracked:
+        record_all(run, Recorder(tracked, warn))
+    return tracked
 
 
 def end_line(trial: FrozenTrial) -> str:

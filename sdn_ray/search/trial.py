@@ -16,7 +16,7 @@ from sdn_ray.cluster.tasks import ray_runner, run_locally
 from sdn_ray.config import ExperimentConfig
 from sdn_ray.files import write_text
 from sdn_ray.methods.loop import StepProgress
-from sdn_ray.runs.experiment import read_experiment, to_yaml
+from sdn_ray.runs.experiment import to_yaml
 from sdn_ray.runs.folder import TrackedRun, note_run, noted_run, read_metrics
 from sdn_ray.runs.tracking import Recorder, flatten, try_start_run
 from sdn_ray.search.plan import StudyPlan
@@ -151,7 +151,7 @@ def run_trial(trial: dict[str, Any], study: StudyJob) -> None:
     run.mkdir(parents=True, exist_ok=True)
     write_text(run / "config.yaml", to_yaml(config))
     log = TrialLog(run, trial["scheduled"])
-    tracked = trial_run(study, number, values, log.line)
+    tracked = noted_run(run) or begin_trial_run(study, number, values, config, log.line)
     if tracked:
         recorder = Recorder(tracked, log.line)
         recorder.status("RUNNING")
@@ -227,30 +227,28 @@ def _train(job: TrainingJob, study: StudyJob, log: TrialLog, number: int) -> Non
             torch.cuda.empty_cache()  # the next trial in this process may need it in other pieces
 
 
-def trial_run(
-    study: StudyJob, number: int, values: dict[str, Any], warn: Callable[[str], None]
+def begin_trial_run(
+    study: StudyJob,
+    number: int,
+    values: dict[str, Any],
+    config: ExperimentConfig,
+    warn: Callable[[str], None],
 ) -> TrackedRun | None:
-    """The trial's MLflow run beneath the study's; the same one when the trial goes on.
+    """A trial's MLflow run beneath the study's, noted in its folder.
 
     Where MLflow is away there is none yet: the trial goes on without, and is recorded at its end.
     """
-    run = study.trial_folder(number)
-    earlier = noted_run(run)
-    if earlier is not None:
-        return earlier
-    config = read_experiment(run / "config.yaml")
     tags = {
         "mlflow.parentRunId": study.parent.run_id,
         "sdn_ray.command": "tune",
         "sdn_ray.trial": str(number),
         "sdn_ray.scheme": config.distillation.scheme,
     }
-    params = flatten(asdict(config))
-    # Once, under the name by which all of a study's runs have it side by side.
+    # Searched options stand once, under the name by which all runs of a study have them.
     searched = {f"searched/{option}": value for option, value in values.items()}
-    params = {option: value for option, value in params.items() if option not in values}
+    fixed = {name: value for name, value in flatten(asdict(config)).items() if name not in values}
     name = f"{study.folder.name}-{number:04d}"
-    tracked = try_start_run(study.parent, name, params | searched, tags, warn)
+    tracked = try_start_run(study.parent, name, fixed | searched, tags, warn)
     if tracked:
-        note_run(run, tracked)
+        note_run(study.trial_folder(number), tracked)
     return tracked

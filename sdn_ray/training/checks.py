@@ -112,7 +112,7 @@ def _check_text(text: TextConfig) -> None:
             )
         _expect_file(text.weights, "text.weights", "an encoder's file or folder, fit or pretrained")
     if text.weights == FIT and text.features != TEACHER:
-        load_classifier(text.features)
+        _load_classifier(text.features)
 
 
 def check_sizes(config: ExperimentConfig, train_images: int, test_images: int) -> None:

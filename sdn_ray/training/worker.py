@@ -207,15 +207,12 @@ class Worker:
 
     def _state(self, path: Path) -> dict[str, Any]:
         """What a checkpoint holds; from rank 0 where a worker does not see its machine's files."""
-        if self.context.world_size == 1:
-            return load_checkpoint(path)
-        seen = [False] * self.context.world_size
-        dist.all_gather_object(seen, path.exists())
+        seen = [True] * self.context.world_size
+        if self.context.world_size > 1:
+            dist.all_gather_object(seen, path.exists())
         if all(seen):
             return load_checkpoint(path)
-        sent = [load_checkpoint(path) if self.rank == 0 else {}]
-        dist.broadcast_object_list(sent, src=0)
-        return sent[0]
+        return self._of_rank_zero(lambda: load_checkpoint(path))
 
     def _on_progress(self, steps: StepProgress) -> bool:
         if self.rank == 0:

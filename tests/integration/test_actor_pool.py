@@ -1,4 +1,7 @@
+import time
+
 import pytest
+import ray
 
 from sdn_ray.cluster import actor_pool
 from sdn_ray.cluster.actor_pool import stream
@@ -37,6 +40,17 @@ def test_a_users_error_in_an_actor_is_the_users_error(joined):
         list(stream(batches(4), Doubler, {"refused": 7}))
     with pytest.raises(UserError, match=r"^found 7 at once$"):
         list(stream(batches(4), Doubler, {"refused": 7, "at_once": True}))
+
+
+def test_an_error_leaves_no_actor_on_the_cores(joined):
+    """Not even while somebody looks at the traceback."""
+    with pytest.raises(UserError) as kept:
+        list(stream(batches(40), Doubler, {"refused": 7}))
+    deadline = time.monotonic() + 30
+    while ray.available_resources().get("CPU") != ray.cluster_resources()["CPU"]:
+        assert time.monotonic() < deadline, "an actor still has its core"
+        time.sleep(0.1)
+    assert kept.traceback
 
 
 def test_another_error_is_not_taken_for_one(joined):

@@ -12,9 +12,9 @@ from sdn_ray.runs.experiment import to_yaml
 from sdn_ray.runs.folder import TrackedRun, end_is_recorded, note_epoch, noted_run
 from sdn_ray.runs.tracking import start_run
 from sdn_ray.search.plan import StudyPlan, StudySettings
-from sdn_ray.search.report import record_end
+from sdn_ray.search.report import record_trial
 from sdn_ray.search.space import read_search_space
-from sdn_ray.search.trial import StudyJob, trial_run
+from sdn_ray.search.trial import StudyJob, begin_trial_run
 
 SPACE = "distillation.stage_two.learning_rate: {loguniform: [1.0e-4, 1.0e-2]}\n"
 
@@ -65,7 +65,7 @@ def run(shared):
     ],
 )
 def test_four_ends_are_told_apart(shared, run, client, state, value, status, word):
-    record_end(shared, trial(state, value), pytest.fail)
+    record_trial(shared, trial(state, value), pytest.fail)
     recorded = client.get_run(noted_run(run).run_id)
     assert (recorded.info.status, recorded.data.tags["sdn_ray.status"]) == (status, word)
     assert recorded.data.metrics.get("objective") == value
@@ -74,10 +74,10 @@ def test_four_ends_are_told_apart(shared, run, client, state, value, status, wor
 def test_a_trial_that_began_while_mlflow_was_away_is_recorded_at_its_end(shared, run, client):
     warnings = []
     away = StudyJob(shared.plan, shared.job, TrackedRun("http://127.0.0.1:9", "0", "x"), {"CPU": 1})
-    assert trial_run(away, 0, {}, warnings.append) is None
+    assert begin_trial_run(away, 0, {}, ExperimentConfig(), warnings.append) is None
     assert len(warnings) == 1
     assert "MLflow at http://127.0.0.1:9 began no run" in warnings[0]
-    record_end(shared, trial(TrialState.COMPLETE, 0.5), pytest.fail)
+    record_trial(shared, trial(TrialState.COMPLETE, 0.5), pytest.fail)
     found = noted_run(run)
     recorded = client.get_run(found.run_id)
     assert recorded.data.tags["mlflow.parentRunId"] == shared.parent.run_id
