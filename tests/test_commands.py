@@ -95,7 +95,9 @@ def test_a_mistyped_option_gets_a_suggestion(refused):
 
 
 def test_a_kind_of_encoder_without_a_model(refused):
-    assert "text.encoder: found sentence:, expected" in refused(train, "--text.encoder", "sentence:")
+    assert "text.encoder: found sentence:, expected" in refused(
+        train, "--text.encoder", "sentence:"
+    )
 
 
 def test_evaluate_looks_at_its_folders_first(refused, tmp_path, monkeypatch):

@@ -142,7 +142,7 @@ def with_absolute_paths(config: ExperimentConfig) -> ExperimentConfig:
 
     def with_path(spec: str, option: str) -> str:
         """NAME:PATH with an absolute path; a name alone, or a path that is not there, as it is."""
-        name, colon, file = spec.partition(":")
+        name, _, file = spec.partition(":")
         is_path = file and Path(file).expanduser().exists()
         return f"{name}:{absolute(file, option)}" if is_path else spec
 
