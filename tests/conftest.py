@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -5,6 +6,10 @@ import pytest
 from tests.material import Material
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Of two processes that each take both cores, each slows the other tenfold. Nobody has
+    # imported torch yet.
+    os.environ["OMP_NUM_THREADS"] = "1"
 
 
 @pytest.fixture(scope="session")
