@@ -1,6 +1,7 @@
 """Everything that settles an experiment, as one tree of frozen dataclasses."""
 
-from dataclasses import dataclass, field, fields
+import math
+from dataclasses import dataclass, field, fields, is_dataclass
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
@@ -12,7 +13,7 @@ from jsonargparse.typing import (
     PositiveInt,
 )
 
-from sdn_ray.errors import UserError
+from sdn_ray.errors import OptionError
 
 Scheme = Literal["image", "stage_one", "stage_two", "joint", "sdn", "sdn_diverse"]
 
@@ -30,15 +31,22 @@ def _check(section: Any) -> None:
     """Try every field against its annotation.
 
     Raises:
-        UserError: naming the option, what was found and what was expected.
+        OptionError: naming the option, what was found and what was expected.
     """
     for spec in fields(section):
         value = getattr(section, spec.name)
         if not _fits(value, spec.type):
-            raise UserError(
-                f"{type(section).__name__}.{spec.name}: found {value!r}, expected "
-                f"{_in_words(spec.type)}"
+            raise OptionError(
+                type(section).__name__,
+                spec.name,
+                f"found {_shown(value)}, expected {_in_words(spec.type)}",
             )
+
+
+def _shown(value: object) -> str:
+    """A value as it stands in an error, nothing where it is null."""
+    text = "nothing" if value is None else repr(value)
+    return text if len(text) <= 100 else f"{text[:100]}…"
 
 
 def _fits(value: object, kind: Any) -> bool:
@@ -56,8 +64,9 @@ def _fits(value: object, kind: Any) -> bool:
         return value is None
     if kind in _RANGES:
         try:
-            kind(value)
-        except (TypeError, ValueError):
+            if not math.isfinite(kind(value)):
+                return False
+        except (OverflowError, TypeError, ValueError):
             return False
         return isinstance(value, int if issubclass(kind, int) else int | float) and not isinstance(
             value, bool
@@ -72,7 +81,7 @@ def _in_words(kind: Any) -> str:
         return ", ".join(get_args(kind))
     if get_origin(kind) is dict:
         return f"{_in_words(get_args(kind)[1])} for each name"
-    return _RANGES.get(kind) or ("nothing" if kind is NoneType else kind.__name__)
+    return _WORDS.get(kind) or ("options" if is_dataclass(kind) else kind.__name__)
 
 
 _RANGES: dict[Any, str] = {
@@ -82,6 +91,7 @@ _RANGES: dict[Any, str] = {
     PositiveFloat: "a number above 0",
     PositiveInt: "a whole number above 0",
 }
+_WORDS = _RANGES | {NoneType: "nothing", bool: "true or false", str: "text"}
 
 
 @dataclass(frozen=True)

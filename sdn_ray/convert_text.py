@@ -9,7 +9,7 @@ from jsonargparse import ArgumentParser
 from sdn_ray.data.readers.layout import CAPTION_FOLDER, read_lines
 from sdn_ray.errors import UserError
 from sdn_ray.files import making_folder
-from sdn_ray.runs.command_line import run_command
+from sdn_ray.runs.command_line import new_output, run_command
 from sdn_ray.runs.experiment import absolute, parse
 from sdn_ray.text.released import read_class_captions, read_image_captions, read_released_encoder
 
@@ -32,6 +32,7 @@ def main(arguments: Sequence[str]) -> int:
     output = Path(absolute(options.output, "--output"))
     if output.exists():
         raise UserError(f"--output: {output} exists; expected a path where nothing is yet")
+    new_output(output)
     if options.weights is not None:
         _convert_weights(options, output)
     else:

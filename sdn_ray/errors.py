@@ -8,6 +8,20 @@ class UserError(Exception):
     """
 
 
+class OptionError(UserError):
+    """An option whose value its section refuses.
+
+    Args:
+        section: the name of its dataclass.
+        option: its own name.
+        reason: what was found and what was expected.
+    """
+
+    def __init__(self, section: str, option: str, reason: str) -> None:
+        super().__init__(f"{section}.{option}: {reason}")
+        self.option, self.reason = option, reason
+
+
 class Interrupted(Exception):
     """The user pressed Ctrl-C and the work has come to a clean stop."""
 

@@ -15,7 +15,7 @@ from sdn_ray.errors import UserError
 from sdn_ray.files import write_text
 from sdn_ray.metrics.scoring import SetScores, check_splits
 from sdn_ray.models.classifiers import INCEPTION, load_classifier
-from sdn_ray.runs.command_line import check_at_least, run_command
+from sdn_ray.runs.command_line import check_at_least, new_output, run_command
 from sdn_ray.runs.experiment import absolute, parse
 from sdn_ray.runs.terminal import Display
 from sdn_ray.runs.tracking import Recorder
@@ -138,11 +138,7 @@ def _check_options(options: Any) -> Path | None:
     output = Path(absolute(options.output, "--output"))
     if output.is_dir():
         raise UserError(f"--output: {output} is a folder, expected a file such as scores.json")
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--output: {output.parent} cannot be a folder ({error})") from error
-    return output
+    return new_output(output)
 
 
 def _classifier_settings(options: Any) -> dict[str, Any]:

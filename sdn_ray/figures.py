@@ -7,7 +7,7 @@ from jsonargparse import ArgumentParser
 
 from sdn_ray.data.references import PARTS
 from sdn_ray.errors import UserError
-from sdn_ray.runs.command_line import run_command
+from sdn_ray.runs.command_line import new_output, run_command
 from sdn_ray.runs.experiment import absolute, parse
 from sdn_ray.runs.terminal import Display
 from sdn_ray.runs.tracking import Recorder
@@ -24,6 +24,7 @@ def main(arguments: Sequence[str]) -> int:
     output = Path(absolute(options.output, "--output"))
     if output.suffix.lower() != ".png":
         raise UserError(f"--output: found {options.output}, expected a file that ends in .png")
+    new_output(output)
     with Display() as display:
         runs = FIGURES[kind](options, output, display)
     for run in {run.run_id: run for run in runs if run}.values():

@@ -1,5 +1,6 @@
-"""Files and folders: written so that a reader never meets half of one, hashed, locked, found."""
+"""Files and folders: read with bounds, written whole or not at all, hashed, locked, found."""
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -10,10 +11,24 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from sdn_ray.errors import UserError
+import numpy as np
+import yaml
+from pydantic import TypeAdapter, ValidationError
 
+from sdn_ray.errors import UserError, one_line
+
+Kind = TypeVar("Kind")
+
+_MOST_TEXT = 256 << 20  # bytes of a file that is read as text
+_MOST_YAML = 1 << 20
+_MOST_NODES, _DEEPEST = 10_000, 50  # of a YAML file, aliases written out
+# What an operating system says of a path that the user chose badly, or of a full disk.
+_ABOUT_PATHS = {
+    errno.EACCES, errno.EDQUOT, errno.EEXIST, errno.EFBIG, errno.EINVAL, errno.EISDIR, errno.ELOOP,
+    errno.ENAMETOOLONG, errno.ENOENT, errno.ENOSPC, errno.ENOTDIR, errno.EPERM, errno.EROFS,
+}  # fmt: skip
 _PACKAGE = Path(__file__).parent
 # Where jobs/ and search_spaces/ lie: in an installed package within it, in a checkout beside it.
 SHIPPED = _PACKAGE if (_PACKAGE / "jobs").is_dir() else _PACKAGE.parent
@@ -24,9 +39,181 @@ def shipped_file(path: str) -> Path:
 
     So ``jobs/flowers64.yaml`` is found wherever a command is run.
     """
-    given = Path(path).expanduser()
+    given = user_path(path)
     shipped = SHIPPED / path
-    return (shipped if shipped.is_file() and not given.exists() else given).absolute()
+    return shipped if shipped.is_file() and not given.exists() else given
+
+
+def user_path(path: str) -> Path:
+    """A path that the user gives, absolute and with ``~`` written out; it need not exist.
+
+    Raises:
+        UserError: no file system can have it.
+    """
+    try:
+        found = Path(path).expanduser().absolute()
+        if not path:
+            raise ValueError("it is empty")
+        os.lstat(found)
+    except FileNotFoundError:
+        return found
+    except NotADirectoryError:
+        above = next(parent for parent in found.parents if parent.is_file())
+        raise UserError(
+            f"{path}: {above} is a file, expected a path that leads through folders"
+        ) from None
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        shown = path if len(path) < 100 else f"{path[:60]}… ({len(path)} characters)"
+        raise UserError(f"{shown!r} cannot be a path ({reason}); expected another") from None
+    return found
+
+
+def check_writable(path: Path) -> None:
+    """See that a file or folder can be made where nothing is yet; nothing stays behind.
+
+    Raises:
+        UserError: naming the folder that does not take it.
+    """
+    if path.exists():
+        return
+    above = next(parent for parent in path.parents if parent.exists())
+    probe = above / f".{uuid.uuid4().hex}"
+    try:
+        probe.mkdir()
+        probe.rmdir()
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be made: {above} takes no files ({error.strerror}); expected a place "
+            "that can be written"
+        ) from error
+
+
+def about_a_path(error: OSError) -> str | None:
+    """What an error of the operating system says of a path, None where it is of another kind."""
+    if error.errno not in _ABOUT_PATHS or not error.filename:
+        return None
+    return f"{error.filename}: {error.strerror}"
+
+
+def read_text(path: Path, expected: str, most: int = _MOST_TEXT) -> str:
+    """A text file in UTF-8.
+
+    Args:
+        path: of it.
+        expected: what kind of file, for the error.
+        most: bytes that it may have.
+
+    Raises:
+        UserError: it is not there, too large, or no text.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(most + 1)
+        if len(content) > most:
+            raise ValueError(f"it has more than {most} bytes")
+        return content.decode("utf-8")
+    except FileNotFoundError:
+        raise UserError(f"{path}: not found, expected {expected}") from None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else one_line(error, 200)
+        raise UserError(f"{path}: cannot be read ({reason}); expected {expected}") from error
+
+
+def read_json(path: Path, kind: type[Kind], expected: str) -> Kind:
+    """A JSON file of ours, as the type that was written.
+
+    Args:
+        path: of it.
+        kind: any type with annotations: a dataclass, a TypedDict, dict[str, float] …
+        expected: what kind of file, for the error.
+
+    Raises:
+        UserError: it cannot be read, or holds something else.
+    """
+    return parse_json(read_text(path, expected), kind, str(path), expected)
+
+
+def parse_json(text: str, kind: type[Kind], where: str, expected: str) -> Kind:
+    """JSON as the type that was written.
+
+    Raises:
+        UserError: it holds something else.
+    """
+    try:
+        return TypeAdapter(kind).validate_json(text, strict=True)
+    except ValidationError as error:
+        reason = _first_reason(error)
+        raise UserError(f"{where}: cannot be read ({reason}); expected {expected}") from error
+
+
+def _first_reason(error: ValidationError) -> str:
+    first = error.errors(include_url=False, include_context=False)[0]
+    reason = first["msg"]
+    if first["loc"]:
+        reason = f"{'.'.join(map(str, first['loc']))}: {reason}"
+        if first["type"] != "missing":
+            reason += f", found {str(first['input'])[:60]!r}"
+    return " ".join(reason.split())[:300]
+
+
+def read_array(path: Path) -> np.ndarray:
+    """An array of a cache, read as it is needed.
+
+    Raises:
+        UserError: it is missing or damaged.
+    """
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(
+            f"{path}: cannot be read ({one_line(error, 200)}); expected an array of the cache. "
+            f"Remove {path.parent if path.parent.name.startswith('captions-') else path}, and it "
+            "is made again"
+        ) from error
+
+
+def read_yaml(path: Path, expected: str) -> yaml.MappingNode:
+    """A YAML file with names and values at its top, as nodes that know their lines.
+
+    No tag of its own kinds is followed, and aliases are bounded as if they were written out.
+
+    Raises:
+        UserError: it cannot be read, is nested too deep, or has a name twice.
+    """
+    text = read_text(path, expected, _MOST_YAML)
+    try:
+        node = yaml.compose(text, yaml.SafeLoader)
+        if not isinstance(node, yaml.MappingNode) or not node.value:
+            raise ValueError("it has no names with values")
+        _check_node(node)
+        yaml.SafeLoader("").construct_document(node)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        reason = "nested too deep" if isinstance(error, RecursionError) else one_line(error, 300)
+        raise UserError(f"{path}: cannot be read ({reason}); expected {expected}") from error
+    return node
+
+
+def _check_node(top: yaml.Node) -> None:
+    """Bound the size of what nodes stand for; no mapping may have a key twice."""
+    waiting, seen = [(top, 0)], 0
+    while waiting:
+        node, depth = waiting.pop()
+        seen += 1
+        if depth > _DEEPEST or seen > _MOST_NODES:
+            raise ValueError("its values, aliases written out, are nested too deep or too many")
+        if isinstance(node, yaml.SequenceNode):
+            waiting += [(value, depth + 1) for value in node.value]
+        elif isinstance(node, yaml.MappingNode):
+            names: set[str] = set()
+            for key, value in node.value:
+                line = key.start_mark.line + 1
+                if not isinstance(key, yaml.ScalarNode):
+                    raise ValueError(f"line {line}: a name that is no plain text")
+                if key.value in names:
+                    raise ValueError(f"line {line}: {key.value} found twice, expected once")
+                names.add(key.value)
+                waiting.append((value, depth + 1))
 
 
 @contextmanager
@@ -119,8 +306,9 @@ def file_hashes(folder: Path) -> dict[str, str]:
 
 def spec_hash(spec: str) -> str | None:
     """A hash of the files that a NAME:PATH names, None where it names none."""
-    path = Path(spec.partition(":")[2]).expanduser()
-    return path_hash(path) if spec.partition(":")[2] and path.exists() else None
+    file = spec.partition(":")[2]
+    path = user_path(file) if file else None
+    return path_hash(path) if path and path.exists() else None
 
 
 def spec_key(spec: str) -> str:

@@ -12,7 +12,13 @@ from sdn_ray.models.export import Model, load_model
 from sdn_ray.runs.command_line import check_at_least, run_command
 from sdn_ray.runs.experiment import absolute, parse
 from sdn_ray.runs.terminal import Display
-from sdn_ray.scoring.captions import Request, file_requests, reference_rows, row_requests
+from sdn_ray.scoring.captions import (
+    Request,
+    file_requests,
+    given_captions,
+    reference_rows,
+    row_requests,
+)
 from sdn_ray.scoring.drawing import FORMATS, DrawingSettings, check_output, draw_requests
 
 DESCRIPTION = (
@@ -72,9 +78,7 @@ def _given_captions(options: Any) -> list[Request] | None:
     if options.format not in FORMATS:
         raise UserError(f"--format: found {options.format}, expected {' or '.join(FORMATS)}")
     if options.text is not None:
-        if not all(text.strip() for text in options.text):
-            raise UserError("--text: found an empty caption, expected some words")
-        return [Request(text.strip()) for text in options.text]
+        return [Request(text) for text in given_captions(options.text, "--text")]
     return (
         file_requests(absolute(options.captions, "--captions"))
         if options.captions is not None

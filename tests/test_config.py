@@ -190,8 +190,8 @@ def test_relative_paths_are_refused_inside_a_job(monkeypatch):
         (lambda: StageConfig(learning_rate=0), "learning_rate: found 0, expected a number above 0"),
         (lambda: StageConfig(decay_fraction=2), "expected a number from 0 to 1"),
         (lambda: DistillationConfig(weight_factors={"a": -1}), "a number of at least 0 for each"),
-        (lambda: DistillationConfig(stage_one=None), "stage_one: found None, expected StageConfig"),
-        (lambda: TextConfig(encoder=None), "TextConfig.encoder: found None, expected str"),
+        (lambda: DistillationConfig(stage_one=None), "stage_one: found nothing, expected options"),
+        (lambda: TextConfig(encoder=None), "TextConfig.encoder: found nothing, expected text"),
     ],
 )
 def test_what_is_made_in_python_is_checked_too(make, words):

@@ -16,10 +16,17 @@ def decode_rgb(path: Path | str, height: int, width: int) -> np.ndarray:
         DECODE_ERRORS: it is no image, or only part of one.
     """
     with Image.open(path) as image:
-        rgb = image.convert("RGB")
+        rgb = _eight_bits(image).convert("RGB")
     if rgb.size != (width, height):
         rgb = rgb.resize((width, height), Image.Resampling.BICUBIC)
     return np.array(rgb)
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Greyscale of 16 bits scaled to 8, which Pillow's own conversion cuts off at 255."""
+    if not image.mode.startswith("I"):
+        return image
+    return Image.fromarray((np.clip(np.asarray(image), 0, 65_535) // 257).astype(np.uint8))
 
 
 def decode_batch(batch: Mapping[str, np.ndarray], image_size: int) -> dict[str, np.ndarray]:

@@ -15,7 +15,7 @@ import numpy as np
 from sdn_ray.data.batches import EncodedImages
 from sdn_ray.data.rows import CaptionedDataset
 from sdn_ray.errors import UserError
-from sdn_ray.files import fingerprint, making_folder
+from sdn_ray.files import fingerprint, making_folder, read_array
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class PreparedImages:
 
     def images(self) -> np.ndarray:
         """The array, memory-mapped."""
-        return np.load(self.array_path, mmap_mode="r")
+        return read_array(self.array_path)
 
 
 @dataclass(frozen=True)
@@ -52,9 +52,9 @@ class CaptionArrays:
         """The images of some classes with their captions' embeddings, memory-mapped."""
         return EncodedImages(
             images=images.images(),
-            embeddings=np.load(self.folder / "embeddings.npy", mmap_mode="r"),
-            caption_rows=np.load(self.folder / "caption_rows.npy"),
-            caption_counts=np.load(self.folder / "caption_counts.npy"),
+            embeddings=read_array(self.folder / "embeddings.npy"),
+            caption_rows=np.array(read_array(self.folder / "caption_rows.npy")),
+            caption_counts=np.array(read_array(self.folder / "caption_counts.npy")),
             indices=images.members(class_ids),
         )
 

@@ -2,18 +2,21 @@
 
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired
 
 import numpy as np
 import torch
+from pydantic import ConfigDict, PositiveInt, with_config
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
+from typing_extensions import TypedDict
 
-from sdn_ray.errors import UserError
-from sdn_ray.files import making_folder, write_text
+from sdn_ray.errors import UserError, one_line
+from sdn_ray.files import making_folder, read_json, write_text
 from sdn_ray.models.drawing import draw_samples
 from sdn_ray.models.generator import Generator
 from sdn_ray.models.plan import Plan
@@ -25,6 +28,55 @@ from sdn_ray.text.encoders import (
 )
 
 CONFIG, GENERATOR = "config.json", "generator.safetensors"
+_OPEN = with_config(ConfigDict(extra="allow"))
+
+
+@_OPEN
+class OriginDataset(TypedDict, total=False):
+    """The data set of a model's configuration, as far as scoring looks at it."""
+
+    name: str
+
+
+@_OPEN
+class OriginConfig(TypedDict, total=False):
+    """A model's configuration, as far as scoring looks at it."""
+
+    dataset: OriginDataset
+
+
+@_OPEN
+class Tracked(TypedDict):
+    """A `TrackedRun` as JSON has it."""
+
+    uri: str
+    experiment_id: str
+    run_id: str
+
+
+@_OPEN
+class Origin(TypedDict, total=False):
+    """What the run of a model was; nothing of it need be known."""
+
+    config: OriginConfig
+    split: dict[str, list[int]] | None
+    test_scores: dict[str, float]
+    tracked: Tracked | None
+
+
+class _Shape(TypedDict):
+    plan: str
+    embedding_dim: PositiveInt
+    image_size: PositiveInt
+    fc_width: PositiveInt
+    samples: PositiveInt
+    batch_norm: bool
+
+
+class _ModelConfig(TypedDict):
+    generator: _Shape
+    text_encoder: bool
+    origin: NotRequired[Origin]
 
 
 @dataclass(frozen=True)
@@ -33,12 +85,7 @@ class Model:
 
     generator: Generator  # in eval mode
     text_encoder: TextEncoder | None  # None: trained on precomputed embeddings
-    config: dict[str, Any]
-
-    @property
-    def origin(self) -> dict[str, Any]:
-        """What the run was: configuration, class split, scores, MLflow run."""
-        return self.config.get("origin", {})
+    origin: Origin
 
     def to(self, device: str) -> "Model":
         """The same model, its networks moved to a device."""
@@ -113,25 +160,57 @@ def load_model(folder: Path) -> Model:
     Raises:
         UserError: naming the file that is missing or damaged.
     """
-    path = folder / CONFIG
+    path, inner = folder / CONFIG, folder / "model"
+    expected = "the `model` folder of a finished run"
+    if (inner / CONFIG).exists():
+        expected += f", which is {inner}"
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-        settings = dict(config["generator"])
-        generator = Generator(Plan.parse(settings.pop("plan")), **settings)
-        has_encoder = bool(config["text_encoder"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, UserError) as error:
-        inner = folder / "model"
-        hint = f", which is {inner}" if (inner / CONFIG).exists() else ""
-        raise UserError(
-            f"--model: {path} cannot be read ({error}); expected the `model` folder of a "
-            f"finished run{hint}"
-        ) from error
+        config = read_json(path, _ModelConfig, expected)
+        with torch.device("meta"):  # false numbers in a damaged file cost no memory
+            expected_weights = _generator(config["generator"]).state_dict()
+    except (ArithmeticError, RuntimeError, TypeError, UserError) as error:
+        where = "" if str(path) in str(error) else f"{path}: "
+        raise UserError(f"--model: {where}{one_line(error, 400)}") from error
     path = folder / GENERATOR
     try:
-        generator.load_state_dict(load_file(path))
-    except (OSError, SafetensorError, RuntimeError) as error:
+        weights = load_file(path)
+        shapes = {name: weight.shape for name, weight in weights.items()}
+        if shapes != {name: weight.shape for name, weight in expected_weights.items()}:
+            raise ValueError(_first_difference(expected_weights, weights))
+        generator = _generator(config["generator"])
+        generator.load_state_dict(weights)
+    except (OSError, SafetensorError, ValueError) as error:
         raise UserError(
-            f"--model: {path} cannot be read as this model's generator ({error})"
+            f"--model: {path} cannot be read as this model's generator ({one_line(error, 400)})"
         ) from error
-    text = read_text_encoder(copied_text_encoder(folder)) if has_encoder else None
-    return Model(generator.eval(), text, config)
+    text = read_text_encoder(copied_text_encoder(folder)) if config["text_encoder"] else None
+    if text is not None and text.embedding_dim != generator.embedding_dim:
+        raise UserError(
+            f"--model: the text encoder in {folder} gives embeddings of {text.embedding_dim}, "
+            f"expected the generator's {generator.embedding_dim}"
+        )
+    return Model(generator.eval(), text, config.get("origin", {}))
+
+
+def _generator(shape: _Shape) -> Generator:
+    """A generator whose weights are to come."""
+    return Generator(
+        Plan.parse(shape["plan"]),
+        embedding_dim=shape["embedding_dim"],
+        image_size=shape["image_size"],
+        fc_width=shape["fc_width"],
+        samples=shape["samples"],
+        batch_norm=shape["batch_norm"],
+    )
+
+
+def _first_difference(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str:
+    """The first weight that is missing, too many, or of another shape."""
+    for name in sorted(expected.keys() | found.keys()):
+        wanted, own = (
+            tuple(weights[name].shape) if name in weights else "nothing"
+            for weights in (expected, found)
+        )
+        if own != wanted:
+            return f"{name}: found {own}, expected {wanted}"
+    return "no difference"

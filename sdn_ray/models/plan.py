@@ -18,7 +18,9 @@ VGG_PLANS = {
 
 Entry = int | Literal["M"]  # the width of a convolution, or a pool
 
-_ENTRY = re.compile(r"(\d+)(?:[x×](\d+))?")
+# Larger than any VGG by far, and small enough to be drawn up: a plan is read before its weights.
+_WIDEST, _MOST_LAYERS = 65_536, 256
+_ENTRY = re.compile(r"(\d{1,9})(?:[x×](\d{1,9}))?")
 
 
 @dataclass(frozen=True)
@@ -64,13 +66,19 @@ class Plan:
                 entries.append(POOL)
                 continue
             match = _ENTRY.fullmatch(entry)
-            if match is None or int(match[1]) < 1 or int(match[2] or 1) < 1:
+            if match is None or int(match[2] or 1) < 1 or not 1 <= int(match[1]) <= _WIDEST:
                 raise UserError(
-                    f"teacher plan {text!r}: found entry {entry!r}, expected a width such as 64, "
-                    "a repeated width such as 256x4, M for a pool, or one of "
-                    + ", ".join(VGG_PLANS)
+                    f"teacher plan {text[:100]!r}: found entry {entry[:40]!r}, expected a "
+                    f"width such as 64 (at most {_WIDEST}), a repeated width such as 256x4, M for "
+                    "a pool, or one of " + ", ".join(VGG_PLANS)
                 )
-            entries += [int(match[1])] * int(match[2] or 1)
+            repeats = int(match[2] or 1)
+            if repeats > _MOST_LAYERS - len(entries):
+                raise UserError(
+                    f"teacher plan {text[:100]!r}: found {entry!r}, expected at most "
+                    f"{_MOST_LAYERS} layers in all"
+                )
+            entries += [int(match[1])] * repeats
         if not entries or entries[0] == POOL:
             raise UserError(f"teacher plan {text!r}: expected it to begin with a convolution")
         return cls(tuple(entries))

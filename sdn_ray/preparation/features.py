@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -14,8 +13,9 @@ from sdn_ray.data.image_sets import read_real
 from sdn_ray.data.prepared import PreparedImages
 from sdn_ray.data.rows import CaptionedImage
 from sdn_ray.data.splits import ClassSplit
-from sdn_ray.files import file_hash, fingerprint, replacing, spec_hash
+from sdn_ray.files import file_hash, fingerprint, read_array, replacing, spec_hash
 from sdn_ray.models.image_features import TEACHER, ImageFeatures
+from sdn_ray.text.image_encoder import FeatureSource
 
 _AT_ONCE = 256  # images of a batch
 IN_PROCESS = _AT_ONCE  # images that are done before actors would have started
@@ -23,7 +23,7 @@ IN_PROCESS = _AT_ONCE  # images that are done before actors would have started
 
 def feature_source(
     config: ExperimentConfig, teacher: Path | None, split: ClassSplit
-) -> dict[str, Any]:
+) -> FeatureSource:
     """What makes the features of a configuration, as an encoder's folder keeps it."""
     return {
         "config": {"dataset": {"name": config.dataset.name}},
@@ -36,11 +36,11 @@ def feature_source(
 
 
 def prepare_features(
-    images: PreparedImages, source: dict[str, Any], on_progress: OnProgress
+    images: PreparedImages, source: FeatureSource, on_progress: OnProgress
 ) -> Path:
     """The file of a prepared data set's features, .npy (rows, width) float32, made or kept."""
     spec = source["features"]
-    maker = file_hash(source["teacher"]) if spec == TEACHER else spec_hash(spec)
+    maker = file_hash(str(source["teacher"])) if spec == TEACHER else spec_hash(spec)
     rows = len(images.dataset.rows)
     key = fingerprint("features", images.key, rows, spec, maker, source["plan"])
     path = images.cache / f"features-{key}.npy"
@@ -54,7 +54,7 @@ def prepare_features(
 
 
 def features_of(
-    rows: Sequence[CaptionedImage], source: dict[str, Any], on_progress: OnProgress
+    rows: Sequence[CaptionedImage], source: FeatureSource, on_progress: OnProgress
 ) -> np.ndarray:
     """The features of image files, (rows, width) float32."""
     paths = [{"path": str(row.image_path)} for row in rows]
@@ -62,7 +62,7 @@ def features_of(
 
 
 def _features(
-    rows: list[Row], source: dict[str, Any], array: str | None, on_progress: OnProgress
+    rows: list[Row], source: FeatureSource, array: str | None, on_progress: OnProgress
 ) -> np.ndarray:
     batches = list(batched(rows, _AT_ONCE))
     found: list[np.ndarray] = []
@@ -81,11 +81,11 @@ class FeatureActor(BatchActor):
         array: of prepared images, .npy; without it rows are image files.
     """
 
-    def __init__(self, source: dict[str, Any], array: str | None) -> None:
+    def __init__(self, source: FeatureSource, array: str | None) -> None:
         self._features = ImageFeatures(
             source["features"], source["teacher"], source["plan"], use_device()
         )
-        self._array = np.load(array, mmap_mode="r") if array else None
+        self._array = read_array(Path(array)) if array else None
         self._size = source["image_size"]
 
     def __call__(self, rows: list[Row]) -> np.ndarray:

@@ -20,7 +20,15 @@ from sdn_ray.data.splits import ClassSplit, split_classes
 from sdn_ray.data.synthetic.flowers import read_synthetic_flowers, write_synthetic_flowers
 from sdn_ray.data.synthetic.species import SPECIES
 from sdn_ray.errors import UserError
-from sdn_ray.files import file_hash, fingerprint, making_folder, write_text
+from sdn_ray.files import (
+    check_writable,
+    file_hash,
+    fingerprint,
+    making_folder,
+    read_json,
+    user_path,
+    write_text,
+)
 
 _DECODE_BATCH = 64
 DRAWING_VERSION = 1  # to raise with any change to how the embedded data set is drawn or described
@@ -32,8 +40,19 @@ def cache_folder(config: DatasetConfig) -> Path:
 
 
 def cache_at(given: str | None) -> Path:
-    """The cache in a folder that the user names, or in the default one."""
-    return Path(given or "~/.cache/sdn_ray").expanduser().absolute()
+    """The cache in a folder that the user names, or in the default one.
+
+    Raises:
+        UserError: it cannot be a folder.
+    """
+    try:
+        folder = user_path(given or "~/.cache/sdn_ray")
+        if folder.exists() and not folder.is_dir():
+            raise UserError(f"{folder} is a file, expected a folder")
+        check_writable(folder)
+    except UserError as error:
+        raise UserError(f"dataset.cache: {error}") from error
+    return folder
 
 
 def read_dataset(config: DatasetConfig) -> CaptionedDataset:
@@ -42,6 +61,7 @@ def read_dataset(config: DatasetConfig) -> CaptionedDataset:
     Raises:
         UserError: naming the option or file that is wrong.
     """
+    cache = cache_folder(config)
     if config.name == "synthetic_flowers":
         if config.root is not None:
             raise UserError(
@@ -49,7 +69,7 @@ def read_dataset(config: DatasetConfig) -> CaptionedDataset:
                 "is drawn into dataset.cache"
             )
         drawn = fingerprint(DRAWING_VERSION, {str(k): asdict(v) for k, v in SPECIES.items()})
-        root = cache_folder(config) / f"synthetic_flowers-{config.image_size}-{drawn}"
+        root = cache / f"synthetic_flowers-{config.image_size}-{drawn}"
         if not root.is_dir():
             print(f"drawing the embedded data set into {root}, once")
         write_synthetic_flowers(root, image_size=config.image_size)
@@ -101,7 +121,7 @@ def prepare_images(
         with making_folder(folder) as unfinished:
             bad = _decode_all(paths, image_size, unfinished / "images.npy", on_progress)
             write_text(unfinished / "bad.json", json.dumps(bad))
-    bad = {int(k): v for k, v in json.loads((folder / "bad.json").read_text()).items()}
+    bad = read_json(folder / "bad.json", dict[int, str], "why images do not decode, by row")
     if bad and not skip_bad:
         first = min(bad)
         raise UserError(

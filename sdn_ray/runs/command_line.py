@@ -10,6 +10,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from sdn_ray.config import ExperimentConfig
 from sdn_ray.errors import Interrupted, UserError
+from sdn_ray.files import about_a_path, check_writable
 from sdn_ray.runs.experiment import (
     DEFAULT_CONFIG,
     absolute,
@@ -47,7 +48,20 @@ def new_folder(output: str) -> Path:
             f"--output: {folder} already holds files; expected a new or empty folder. "
             f"To go on with what is there, use --resume {folder}"
         )
-    return folder
+    return new_output(folder)
+
+
+def new_output(path: Path) -> Path:
+    """A path of --output that can be written.
+
+    Raises:
+        UserError: when it cannot.
+    """
+    try:
+        check_writable(path)
+    except UserError as error:
+        raise UserError(f"--output: {error}") from error
+    return path
 
 
 def refuse_others(names: Sequence[str], *allowed: str) -> None:
@@ -73,6 +87,12 @@ def run_command(main: Callable[[Sequence[str]], int], arguments: Sequence[str] |
         return USER_ERROR
     except (Interrupted, KeyboardInterrupt):
         return INTERRUPTED
+    except OSError as error:
+        about = about_a_path(error)
+        if about is None:
+            raise
+        print(f"error: {about}", file=sys.stderr)
+        return USER_ERROR
 
 
 def parse_with_default_config(

@@ -11,8 +11,8 @@ import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from sdn_ray.config import ExperimentConfig
-from sdn_ray.errors import UserError, one_line
-from sdn_ray.files import SHIPPED, shipped_file
+from sdn_ray.errors import OptionError, UserError, one_line
+from sdn_ray.files import SHIPPED, read_yaml, shipped_file, user_path
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -21,6 +21,7 @@ Options = TypeVar("Options", bound="DataclassInstance")
 Given = TypeVar("Given", str, str | None)
 
 DEFAULT_CONFIG = SHIPPED / "jobs" / "quickstart.yaml"
+_CONFIG = "YAML with options of an experiment"
 _JOB_MARK = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set by Ray in the entry point of a submitted job
 
 
@@ -59,27 +60,48 @@ def _with_shipped_config(arguments: Sequence[str]) -> list[str]:
     found = list(arguments)
     for place, argument in enumerate(found):
         if argument == "--config" and place + 1 < len(found):
-            found[place + 1] = str(shipped_file(found[place + 1]))
+            found[place + 1] = _checked_config(found[place + 1])
         elif argument.startswith("--config="):
-            found[place] = f"--config={shipped_file(argument.removeprefix('--config='))}"
+            found[place] = f"--config={_checked_config(argument.removeprefix('--config='))}"
     return found
 
 
+def _checked_config(given: str) -> str:
+    """The file of a --config, which may come with the package; what is no YAML is refused."""
+    try:
+        path = shipped_file(given)
+        read_yaml(path, _CONFIG)
+    except UserError as error:
+        raise UserError(f"--config: {error}") from error
+    return str(path)
+
+
 def experiment_from(namespace: Namespace) -> ExperimentConfig:
-    """The experiment among parsed options."""
+    """The experiment among parsed options.
+
+    Raises:
+        UserError: an option is empty, or out of its range.
+    """
     return _build(ExperimentConfig, namespace)
 
 
-def _build(kind: type[Options], values: Namespace) -> Options:
-    """Nested options as nested dataclasses."""
+def _build(kind: type[Options], values: Any, name: str = "") -> Options:
+    """Nested options as nested dataclasses; ``name`` is that of their section."""
+    if not isinstance(values, Namespace):
+        raise UserError(f"{name}: found {values or 'nothing'}, expected options with values")
     arguments = {}
     for spec in fields(kind):
         value = values[spec.name]
+        own = f"{name}.{spec.name}" if name else spec.name
         if isinstance(spec.type, type) and is_dataclass(spec.type):
-            arguments[spec.name] = _build(spec.type, value)
+            arguments[spec.name] = _build(spec.type, value, own)
         else:
             arguments[spec.name] = _plain(value)
-    return kind(**arguments)
+    try:
+        return kind(**arguments)
+    except OptionError as error:
+        option = f"{name}.{error.option}" if name else error.option
+        raise UserError(f"{option}: {error.reason}") from error
 
 
 def _plain(value: Any) -> Any:
@@ -98,6 +120,7 @@ def read_experiment(path: Path) -> ExperimentConfig:
         UserError: naming the file and what is wrong in it.
     """
     parser = experiment_parser("config", "")
+    read_yaml(path, _CONFIG)
     try:
         return experiment_from(parser.parse_path(str(path)))
     except (ArgumentError, OSError, TypeError, ValueError) as error:
@@ -113,15 +136,19 @@ def absolute(path: str, option: str) -> str:
     """A path that means the same in every process.
 
     Raises:
-        UserError: for a relative path inside a submitted job, which runs in a temporary copy of
-            the working directory, where what it writes would vanish.
+        UserError: for what cannot be a path, and for a relative one inside a submitted job, which
+            runs in a temporary copy of the working directory, where what it writes would vanish.
     """
+    try:
+        found = user_path(path)
+    except UserError as error:
+        raise UserError(f"{option}: {error}") from error
     if os.environ.get(_JOB_MARK) and not Path(path).expanduser().is_absolute():
         raise UserError(
             f"{option}: found the relative path {path!r} inside a submitted job, which runs in a "
             "temporary copy of the working directory; expected an absolute path"
         )
-    return str(Path(path).expanduser().absolute())
+    return str(found)
 
 
 def with_absolute_paths(config: ExperimentConfig) -> ExperimentConfig:
@@ -143,8 +170,8 @@ def with_absolute_paths(config: ExperimentConfig) -> ExperimentConfig:
     def with_path(spec: str, option: str) -> str:
         """NAME:PATH with an absolute path; a name alone, or a path that is not there, as it is."""
         name, _, file = spec.partition(":")
-        is_path = file and Path(file).expanduser().exists()
-        return f"{name}:{absolute(file, option)}" if is_path else spec
+        found = absolute(file, option) if file else ""
+        return f"{name}:{found}" if found and Path(found).exists() else spec
 
     text = replace(
         config.text,

@@ -1,12 +1,17 @@
 """A run folder: its metrics, what it was begun with, and which MLflow run is its own."""
 
 import json
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import ConfigDict, with_config
+from typing_extensions import TypedDict
+
 from sdn_ray.errors import UserError
-from sdn_ray.files import write_text
+from sdn_ray.files import parse_json, read_json, read_text, write_text
+from sdn_ray.models.export import Origin
 
 _NOTE = "mlflow.json"
 _RECORDED = ".recorded"  # hidden, since it says nothing to a user
@@ -21,23 +26,34 @@ class TrackedRun:
     run_id: str
 
 
-def tracked_run(origin: dict[str, Any]) -> TrackedRun | None:
+@with_config(ConfigDict(extra="allow"))
+class _Epoch(TypedDict):
+    epoch: int
+
+
+def tracked_run(origin: Origin) -> TrackedRun | None:
     """The MLflow run that the origin of a model, or of a folder of its images, names."""
     tracked = origin.get("tracked")
     return TrackedRun(**tracked) if tracked else None
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:
-    """The epochs recorded in a run folder, leaving out a line that a kill cut short."""
+    """The epochs recorded in a run folder, leaving out a last line that a kill cut short.
+
+    Raises:
+        UserError: another line is damaged.
+    """
     path = run / "metrics.jsonl"
     if not path.exists():
         return []
-    records = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
+    expected = "an epoch of a run on every line"
+    records: list[dict[str, Any]] = []
+    *lines, last = read_text(path, expected).split("\n")  # after the last newline: what was cut
+    for number, line in enumerate(lines, 1):
+        where = f"{path}, line {number}"
+        records.append(dict(parse_json(line, _Epoch, where, expected)))
+    with suppress(UserError):
+        records.append(dict(parse_json(last, _Epoch, str(path), expected)))
     return records
 
 
@@ -81,7 +97,13 @@ def check_same(identity: dict[str, Any], before: dict[str, Any], path: Path) -> 
 def noted_run(folder: Path) -> TrackedRun | None:
     """The MLflow run of a run, study or trial folder, if it has begun one."""
     path = folder / _NOTE
-    return TrackedRun(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
+    expected = "the MLflow run of this folder, as sdn_ray noted it"
+    return read_json(path, TrackedRun, expected) if path.exists() else None
+
+
+def read_scores(run: Path) -> dict[str, float]:
+    """A run's scores on the test classes; none where none were asked for."""
+    return read_json(run / "scores.json", dict[str, float], "a score by name")
 
 
 def end_is_recorded(folder: Path) -> bool:

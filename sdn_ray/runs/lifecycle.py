@@ -1,6 +1,5 @@
 """What the commands that train share: a run folder that is new or goes on, and its MLflow run."""
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -12,7 +11,7 @@ from sdn_ray.config import ExperimentConfig
 from sdn_ray.errors import Interrupted
 from sdn_ray.files import write_text
 from sdn_ray.runs.experiment import to_yaml
-from sdn_ray.runs.folder import TrackedRun, note_run, noted_run
+from sdn_ray.runs.folder import TrackedRun, note_run, noted_run, read_scores
 from sdn_ray.runs.terminal import Display
 from sdn_ray.runs.tracking import Recorder, flatten, open_experiment, start_run
 
@@ -84,7 +83,7 @@ def run_to_its_end(
 
 def show_scores(run: Path, display: Display) -> None:
     """The table of a finished run's scores on the test classes; nothing where none were asked."""
-    scores = json.loads((run / "scores.json").read_text(encoding="utf-8"))
+    scores = read_scores(run)
     if not scores:
         return
     table = Table("test classes", "score", title=run.name, title_justify="left")

@@ -35,6 +35,12 @@ class RunStorage:
 
     def __init__(self, uri: str, name: str) -> None:
         self.uri, self.name = uri, name
+        scheme, _, rest = uri.partition("://")
+        if rest and scheme != "file" and not rest.partition("/")[0]:
+            raise UserError(
+                f"storage: found {uri}, which names no bucket; expected a URI such as "
+                "s3://bucket/folder"
+            )
         try:
             self._remote, root = FileSystem.from_uri(uri)
         except (ArrowInvalid, OSError, NotImplementedError) as error:

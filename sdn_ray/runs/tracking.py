@@ -18,7 +18,7 @@ from mlflow.utils.time import get_current_time_millis
 from sqlalchemy.exc import SQLAlchemyError
 
 from sdn_ray.config import TrackingConfig
-from sdn_ray.errors import UserError
+from sdn_ray.errors import UserError, one_line
 from sdn_ray.runs.experiment import absolute
 from sdn_ray.runs.folder import TrackedRun
 
@@ -52,8 +52,9 @@ def open_experiment(config: TrackingConfig) -> tuple[str, str]:
     with _environment(_QUICK):
         try:
             return uri, _experiment_id(uri, config.experiment)
-        except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
-            reason = str(error).splitlines()[0][:300]
+        # ImportError: the database's driver is not installed.
+        except (MlflowException, SQLAlchemyError, sqlite3.Error, ImportError, OSError) as error:
+            reason = one_line(error, 300)
             raise UserError(
                 f"tracking.uri: the MLflow store {uri} cannot be used ({reason}); expected a "
                 "running MLflow server or a file that can be written. Unset MLFLOW_TRACKING_URI "

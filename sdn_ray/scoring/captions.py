@@ -1,6 +1,6 @@
 """What is asked of a model: captions, of a user or of a data set, as the images they will be."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ from sdn_ray.data.references import part_rows, read_reference, source_name
 from sdn_ray.data.rows import CaptionedDataset, CaptionedImage
 from sdn_ray.data.splits import ClassSplit
 from sdn_ray.errors import UserError
+from sdn_ray.files import read_text
 from sdn_ray.runs.experiment import absolute
 
 BATCH = 128  # captions that an actor takes at once
@@ -24,6 +25,24 @@ class Request:
     source: str | None = None  # the real image whose caption it is
 
 
+def given_captions(texts: Sequence[str], option: str) -> list[str]:
+    """Captions of a command line, without the spaces around them.
+
+    Raises:
+        UserError: one is empty, or no text.
+    """
+    for text in texts:
+        if not text.strip():
+            raise UserError(f"{option}: found an empty caption, expected some words")
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise UserError(
+                f"{option}: found {text!a}, which is no text ({error.reason}); expected UTF-8"
+            ) from error
+    return [text.strip() for text in texts]
+
+
 def file_requests(file: str) -> list[Request]:
     """The captions of a text file, one a line.
 
@@ -31,12 +50,9 @@ def file_requests(file: str) -> list[Request]:
         UserError: when it cannot be read or has an empty line.
     """
     try:
-        text = Path(file).read_text(encoding="utf-8").rstrip("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"--captions: {file} cannot be read ({error}); expected a UTF-8 text file with one "
-            "caption a line"
-        ) from error
+        text = read_text(Path(file), "a UTF-8 text file with one caption a line").rstrip("\n")
+    except UserError as error:
+        raise UserError(f"--captions: {error}") from error
     # Not `splitlines`, for which some characters of a caption would end the line.
     lines = text.split("\n") if text else []
     empty = [number for number, line in enumerate(lines, 1) if not line.strip()]

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -24,9 +25,10 @@ from sdn_ray.data.image_sets import (
     sample_turns,
 )
 from sdn_ray.errors import UserError
-from sdn_ray.files import file_hash, fingerprint, path_hash, replacing, write_text
+from sdn_ray.files import file_hash, fingerprint, path_hash, read_json, replacing, write_text
 from sdn_ray.models.export import GENERATOR, Model, load_model
 from sdn_ray.pictures import captioned_grid
+from sdn_ray.runs.command_line import new_output
 from sdn_ray.scoring.actors import draw_rows
 from sdn_ray.scoring.captions import BATCH, Request
 from sdn_ray.text.encoders import copied_text_encoder
@@ -97,7 +99,7 @@ def draw_requests(
 
 
 def check_output(output: Path) -> None:
-    """Refuse a folder that holds anything but an earlier part of the same work."""
+    """Refuse a folder that holds anything but an earlier part of the same work, or takes none."""
     if (output / REQUEST).exists():
         return
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
@@ -105,6 +107,7 @@ def check_output(output: Path) -> None:
             f"--output: {output} already holds files; expected a new or empty folder, so that no "
             "image is overwritten"
         )
+    new_output(output)
 
 
 def _planned_images(
@@ -163,7 +166,7 @@ def _note_request(
     }
     note = output / REQUEST
     if note.exists():
-        before = json.loads(note.read_text(encoding="utf-8"))
+        before = read_json(note, dict[str, Any], "the request that the folder was begun with")
         different = [name for name in request if before.get(name) != request[name]]
         if different:
             raise UserError(

@@ -20,7 +20,7 @@ from sdn_ray.runs.experiment import absolute
 from sdn_ray.runs.folder import TrackedRun, tracked_run
 from sdn_ray.runs.terminal import Display
 from sdn_ray.scoring.actors import SetReader, image_row
-from sdn_ray.scoring.captions import file_requests, reference_rows
+from sdn_ray.scoring.captions import file_requests, given_captions, reference_rows
 from sdn_ray.scoring.image_sets import (
     ScoredSet,
     image_entries,
@@ -118,7 +118,10 @@ def diverse(options: Any, output: Path, display: Display) -> list[TrackedRun | N
     if (options.text is None) == (options.captions is None):
         raise UserError("expected either --text or --captions, and not both")
     model = load_model(Path(absolute(options.model, "--model")))
-    captions = options.text or [request.caption for request in file_requests(options.captions)]
+    if options.text is not None:
+        captions = given_captions(options.text, "--text")
+    else:
+        captions = [request.caption for request in file_requests(options.captions)]
     if model.generator.samples == 1:
         raise UserError(
             f"--model: {options.model} draws one sample a caption; expected a diverse model "
@@ -139,8 +142,9 @@ def interpolation(options: Any, output: Path, display: Display) -> list[TrackedR
             f"--to: found {len(options.to)} captions, expected one for each of the "
             f"{len(options.text)} of --text"
         )
+    first, last = given_captions(options.text, "--text"), given_captions(options.to, "--to")
     model = load_model(Path(absolute(options.model, "--model")))
-    begin, end = model.embed(options.text), model.embed(options.to)
+    begin, end = model.embed(first), model.embed(last)
     share = np.linspace(0, 1, options.steps, dtype=np.float32)[:, None]
     rows = []
     for a, b in zip(begin, end, strict=True):
@@ -148,7 +152,7 @@ def interpolation(options: Any, output: Path, display: Display) -> list[TrackedR
         drawn = draw_samples(model.generator, (1 - share) * a + share * b)
         rows.append([samples[0] for batch in drawn for samples in batch])
     headers = [""] * options.steps
-    comparison_rows(output, options.text, headers, rows, end_captions=options.to)
+    comparison_rows(output, first, headers, rows, end_captions=last)
     return [tracked_run(model.origin)]
 
 

@@ -1,11 +1,12 @@
 """Sets of images that `evaluate` and `figures` look at: in folders, or drawn by a model."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+
+from pydantic import ConfigDict, with_config
+from typing_extensions import TypedDict
 
 from sdn_ray.cluster.actor_pool import Row, batched, stream
 from sdn_ray.cluster.progress import OnProgress
@@ -20,12 +21,18 @@ from sdn_ray.data.image_sets import (
 )
 from sdn_ray.data.references import RealImages
 from sdn_ray.errors import UserError
+from sdn_ray.files import read_json
 from sdn_ray.metrics.ssim import WINDOW
-from sdn_ray.models.export import GENERATOR, load_model
+from sdn_ray.models.export import GENERATOR, Origin, load_model
 from sdn_ray.runs.experiment import absolute
 from sdn_ray.runs.folder import TrackedRun, tracked_run
 from sdn_ray.scoring.actors import image_row
 from sdn_ray.scoring.captions import BATCH, FILES_AT_ONCE, row_requests
+
+
+@with_config(ConfigDict(extra="allow"))
+class _Drawn(TypedDict):
+    origin: Origin
 
 
 @dataclass(frozen=True)
@@ -41,16 +48,14 @@ class Entry:
         return (self.folder / GENERATOR).exists()
 
     @cached_property  # since it reads the whole model
-    def origin(self) -> dict[str, Any]:
+    def origin(self) -> Origin:
         """What the run of the model was, or of the model that drew the images; {} if unknown."""
         if self.is_model:
             return load_model(self.folder).origin
         note = self.folder / REQUEST
-        try:
-            found = json.loads(note.read_text(encoding="utf-8"))["origin"]
-        except (OSError, ValueError, KeyError, TypeError):  # of another system, or none
+        if not note.exists():  # of another system
             return {}
-        return found if isinstance(found, dict) else {}
+        return read_json(note, _Drawn, "the request that its images were drawn for")["origin"]
 
 
 def model_entry(given: str) -> Entry:
@@ -95,7 +100,7 @@ def image_entries(given: Sequence[str]) -> list[Entry]:
     return entries
 
 
-def origins_of(entries: Sequence[Entry]) -> dict[str, dict[str, Any]]:
+def origins_of(entries: Sequence[Entry]) -> dict[str, Origin]:
     """What is known of the run behind each entry, by its name."""
     return {entry.name: entry.origin for entry in entries}
 

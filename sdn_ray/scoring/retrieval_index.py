@@ -1,5 +1,6 @@
 """The index of section 4.6: fc7 features of all training images, made once by Ray Data."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from sdn_ray.cluster.tasks import ray_runner
 from sdn_ray.config import TrainingConfig
 from sdn_ray.data.prepared import PreparedImages
 from sdn_ray.data.rows import CaptionedImage
-from sdn_ray.files import file_hash, fingerprint, replacing
+from sdn_ray.files import file_hash, fingerprint, read_array, replacing
 from sdn_ray.models.fit import FitSettings
 from sdn_ray.models.retrieval import (
     FC_NAMES,
@@ -53,7 +54,7 @@ class RetrievalIndex:
 
 
 def retrieval_index(
-    options: Any, image_size: int, origins: dict[str, dict[str, Any]], display: Display
+    options: Any, image_size: int, origins: Mapping[str, Mapping[str, Any]], display: Display
 ) -> RetrievalIndex:
     """The fine-tuned network and its index, from the cache where they were made before.
 
@@ -109,7 +110,7 @@ def retrieval_index(
         found = _index(images, images.members(class_ids), path, display)
         with replacing(features) as partial:
             np.save(partial, found)
-    return RetrievalIndex(load_retrieval_network(path), np.load(features, mmap_mode="r"), rows)
+    return RetrievalIndex(load_retrieval_network(path), read_array(features), rows)
 
 
 def _imagenet_fc(options: Any, image_size: int, terminal: Terminal) -> dict[str, Tensor] | None:
@@ -173,7 +174,7 @@ class IndexActor(BatchActor):
 
     def __init__(self, network: str, array: str) -> None:
         self._network = load_retrieval_network(network)
-        self._images = np.load(array, mmap_mode="r")
+        self._images = read_array(Path(array))
         self._device = use_device()
 
     def __call__(self, rows: list[Row]) -> np.ndarray:

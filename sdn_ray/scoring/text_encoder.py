@@ -31,7 +31,7 @@ def score_text_encoder(options: Any, output: Path | None) -> int:
     folder = Path(absolute(options.text_encoder, "--text_encoder"))
     image_encoder, source = load_image_encoder(folder)
     encoder = read_text_encoder(folder)
-    if source["features"] == TEACHER and not Path(source["teacher"]).exists():
+    if source["features"] == TEACHER and not Path(source["teacher"] or "").is_file():
         raise UserError(
             f"--text_encoder: the teacher whose features {folder} was trained against is gone: "
             f"{source['teacher']}"

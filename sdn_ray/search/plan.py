@@ -4,12 +4,13 @@ import json
 import shutil
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any, Literal
 
-from sdn_ray.config import ExperimentConfig
+from sdn_ray.config import ExperimentConfig, NonNegativeFloat, PositiveInt, checked
 from sdn_ray.data.rows import CaptionedDataset
 from sdn_ray.data.splits import ClassSplit
-from sdn_ray.errors import UserError
-from sdn_ray.files import write_text
+from sdn_ray.errors import OptionError, UserError
+from sdn_ray.files import read_json, write_text
 from sdn_ray.metrics.classifier_score import score_name
 from sdn_ray.metrics.evaluation import PERCEPTUAL
 from sdn_ray.preparation.images import dataset_split
@@ -22,15 +23,16 @@ OBJECTIVES = (CLASSIFIER_SCORE, PERCEPTUAL)
 
 
 @dataclass(frozen=True)
+@checked
 class StudySettings:
     """What a search is given beside the experiment and the space."""
 
-    trials: int = 20  # in all; a grid has its own number
-    objective: str | None = None  # of `OBJECTIVES`; None: the classifier score where there is one
-    concurrent: int = 1  # trials at a time
-    gpus_per_worker: float | None = None  # None: 1 where there are enough
+    trials: PositiveInt = 20  # in all; a grid has its own number
+    objective: Literal["classifier_score", "perceptual_distance"] | None = None  # None: the first
+    concurrent: PositiveInt = 1  # trials at a time
+    gpus_per_worker: NonNegativeFloat | None = None  # None: 1 where there are enough
     study_storage: str = ""  # Optuna URL
-    sampler: str = "tpe"
+    sampler: Literal["tpe", "random"] = "tpe"
     prune: bool = True
     score_test: bool = False  # of a grid: score every trial on the test classes
 
@@ -72,12 +74,10 @@ class StudyPlan:
         """What trials are compared by; never the training loss, whose weights may be searched.
 
         Raises:
-            UserError: there is no such objective, or it needs a classifier.
+            UserError: it needs a classifier.
         """
         classifier = self.config.evaluation.classifier
         wanted = self.settings.objective or (CLASSIFIER_SCORE if classifier else PERCEPTUAL)
-        if wanted not in OBJECTIVES:
-            raise UserError(f"--objective: found {wanted}, expected {' or '.join(OBJECTIVES)}")
         if wanted == PERCEPTUAL:
             return Objective(f"validation/{PERCEPTUAL}", maximise=False)
         if not classifier:
@@ -142,5 +142,13 @@ def read_plan(folder: Path) -> StudyPlan:
         folder,
         read_experiment(folder / "config.yaml"),
         read_search_space(folder / "space.yaml"),
-        StudySettings(**json.loads((folder / "study.json").read_text(encoding="utf-8"))),
+        _read_settings(folder / "study.json"),
     )
+
+
+def _read_settings(path: Path) -> StudySettings:
+    expected = "the settings of a study, as sdn_ray.tune wrote them"
+    try:
+        return StudySettings(**read_json(path, dict[str, Any], expected))
+    except (TypeError, OptionError) as error:
+        raise UserError(f"{path}: {error}; expected {expected}") from error

@@ -2,6 +2,7 @@
 
 import difflib
 import itertools
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from jsonargparse import ArgumentError
 from sdn_ray.config import ExperimentConfig
 from sdn_ray.distillation.schemes import DIVERSE
 from sdn_ray.errors import UserError, one_line
+from sdn_ray.files import read_yaml
 from sdn_ray.runs.experiment import experiment_from, experiment_parser
 
 TOTAL_EPOCHS, STAGE_FRACTION = "total_epochs", "stage_one_fraction"
@@ -148,20 +150,15 @@ def read_search_space(path: Path) -> SearchSpace:
         UserError: naming the line with an unknown key, a wrong type or an empty range.
     """
     try:
-        node = yaml.compose(path.read_text(encoding="utf-8"), yaml.SafeLoader)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = one_line(error)
-        raise UserError(f"--space: {path} cannot be read ({reason}); expected YAML") from error
-    if not isinstance(node, yaml.MappingNode) or not node.value:
-        raise UserError(f"{path}: found no parameter, expected options with a distribution each")
+        node = read_yaml(path, "YAML of options with a distribution each")
+    except UserError as error:
+        raise UserError(f"--space: {error}") from error
     known = _option_names()
     parameters: list[Parameter] = []
     total_epochs = None
     for key, value in node.value:
         name, line = str(key.value), key.start_mark.line + 1
         where = f"{path}, line {line}: {name}"
-        if name in {parameter.name for parameter in parameters}:
-            raise UserError(f"{where}: found twice, expected once")
         content = yaml.SafeLoader("").construct_object(value, deep=True)
         if name == TOTAL_EPOCHS:
             total_epochs = _total_epochs(where, content)
@@ -175,6 +172,8 @@ def read_search_space(path: Path) -> SearchSpace:
                 "compared; expected another option. Run a study for each"
             )
         kind, values = _distribution(where, content)
+        if name == STAGE_FRACTION:
+            _check_fraction(where, values)
         for value in values:
             file = str(value).rpartition(":")[2]
             relative = file and not Path(file).is_absolute()
@@ -262,6 +261,13 @@ def _distribution(where: str, content: Any) -> tuple[str, tuple[Any, ...]]:
     return kind, tuple(values)
 
 
+def _check_fraction(where: str, values: tuple[Any, ...]) -> None:
+    for value in values:
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not (number and 0 <= value <= 1):
+            raise UserError(f"{where}: found {value!r}, expected numbers from 0 to 1")
+
+
 def _check_range(where: str, kind: str, values: list[Any]) -> None:
     number = int if kind == "int" else (int, float)
     if len(values) != 2 or not all(
@@ -271,6 +277,8 @@ def _check_range(where: str, kind: str, values: list[Any]) -> None:
             "whole numbers" if kind == "int" else "numbers (1.0e-4, since YAML reads 1e-4 as text)"
         )
         raise UserError(f"{where}: {kind}: found {values}, expected two {what}")
+    if not all(math.isfinite(value) for value in values):
+        raise UserError(f"{where}: {kind}: found {values}, expected two finite numbers")
     low, high = values
     if not low < high:
         raise UserError(f"{where}: {kind}: found the empty range {values}, expected low < high")

@@ -23,13 +23,13 @@ from ray.tune.search import Searcher
 from sqlalchemy.exc import SQLAlchemyError
 
 from sdn_ray.errors import UserError, one_line
+from sdn_ray.files import check_writable
 from sdn_ray.search.plan import StudyPlan
 from sdn_ray.search.space import SearchSpace
 
 OBJECTIVE, RUNG, REASON = "objective", "final_stage_epoch", "reason"
 STATUS_TAG = "sdn_ray.status"  # of a trial's MLflow run: running, or how it ended
 LAST_EPOCH = "last_epoch"  # whether a trial has trained to its end
-SAMPLERS = ("tpe", "random")
 RETRIES = 2  # of a trial whose process or node dies
 _DEATHS = f"{RETRIES + 1} times"
 _ERRORS = "ray_tune/run_trial_*/error.txt"
@@ -54,8 +54,10 @@ def check_study(name: str, storage: str, *, new: bool, begun: bool = False) -> N
     try:
         # A file that is not there yet is made later.
         absent = is_file and not Path(path).exists()
+        if absent:
+            check_writable(Path(path))
         names = [] if absent else optuna.get_all_study_names(storage)
-    except (SQLAlchemyError, ImportError, ValueError, RuntimeError) as error:
+    except (SQLAlchemyError, ImportError, ValueError, RuntimeError, UserError) as error:
         raise UserError(
             f"--study_storage: {storage} cannot be used ({one_line(error, 300)}); "
             "expected an Optuna URL such as sqlite:////absolute/study.db"

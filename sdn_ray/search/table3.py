@@ -18,6 +18,7 @@ from sdn_ray.metrics.evaluation import spread
 from sdn_ray.models.drawing import draw_images
 from sdn_ray.models.export import load_model
 from sdn_ray.pictures import comparison_rows
+from sdn_ray.runs.folder import read_scores
 from sdn_ray.runs.terminal import Display
 from sdn_ray.runs.tracking import Recorder
 from sdn_ray.scoring.report import with_deviation
@@ -98,8 +99,7 @@ def _label(setting: Cell) -> str:
 
 
 def _test_scores(shared: StudyJob, trial: FrozenTrial) -> dict[str, float]:
-    path = shared.trial_folder(trial.number) / "scores.json"
-    return json.loads(path.read_text(encoding="utf-8"))
+    return read_scores(shared.trial_folder(trial.number))
 
 
 def _picture(path: Any, shared: StudyJob, groups: dict[Cell, list[FrozenTrial]]) -> None:

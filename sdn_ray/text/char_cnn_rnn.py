@@ -9,17 +9,26 @@ from typing import Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
+from pydantic import PositiveInt
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from typing_extensions import TypedDict
 
-from sdn_ray.errors import UserError
-from sdn_ray.files import replacing
+from sdn_ray.errors import UserError, one_line
+from sdn_ray.files import parse_json, replacing
 
 ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789-,;.!?:'\"/\\|_@#$%^&*~`+-=<>()[]{} "
 CAPTION_LENGTH = 201
 
 Variant = Literal["long", "short"]
+
+
+class _Shape(TypedDict):
+    variant: Variant
+    embedding_dim: PositiveInt
+    cnn_dim: PositiveInt
+
 
 _KERNEL = 4
 _CONV_STEPS = 18  # what 201 characters leave after three convolutions and two pools
@@ -220,25 +229,29 @@ def load_text_encoder(path: str | Path) -> CharCnnRnn:
             f"{path}: cannot be read as a text encoder ({error}); "
             "expected a complete safetensors file written by sdn_ray"
         ) from error
+    expects = f"{_FORMAT!r} with a variant 'long' or 'short', an embedding_dim and a cnn_dim"
+    if _FORMAT not in metadata:
+        shown = one_line(ValueError(metadata), 200)
+        raise UserError(f"{path}: found metadata {shown}, expected {expects}")
+    shape = parse_json(metadata[_FORMAT], _Shape, f"{path}: its metadata", expects)
+    variant = shape["variant"]
     try:
-        settings = json.loads(metadata[_FORMAT])
-        variant = settings["variant"]
-        if variant not in ("long", "short"):
-            raise ValueError(f"variant {variant!r}")
-        encoder = CharCnnRnn(variant, int(settings["embedding_dim"]), int(settings["cnn_dim"]))
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        # Without memory, so that false numbers in a damaged file cost none.
+        with torch.device("meta"):
+            empty = CharCnnRnn(variant, shape["embedding_dim"], shape["cnn_dim"])
+    except (ArithmeticError, RuntimeError, TypeError) as error:
         raise UserError(
-            f"{path}: found metadata {metadata} ({error}), expected {_FORMAT!r} with a variant "
-            "'long' or 'short', an embedding_dim and a cnn_dim"
+            f"{path}: found {shape} ({one_line(error, 99)}), expected {expects}"
         ) from error
-    expected = {name: tuple(value.shape) for name, value in encoder.state_dict().items()}
+    wanted = {name: tuple(value.shape) for name, value in empty.state_dict().items()}
     found = {name: tuple(value.shape) for name, value in tensors.items()}
-    if found != expected:
-        name = min(name for name in found | expected if found.get(name) != expected.get(name))
+    if found != wanted:
+        name = min(name for name in found | wanted if found.get(name) != wanted.get(name))
         raise UserError(
             f"{path}: tensor {name!r} has shape {found.get(name, 'missing')}, "
-            f"expected {expected.get(name, 'no such tensor')} for variant {variant!r}"
+            f"expected {wanted.get(name, 'no such tensor')} for variant {variant!r}"
         )
+    encoder = CharCnnRnn(variant, shape["embedding_dim"], shape["cnn_dim"])
     encoder.load_state_dict(tensors)
     return encoder
 

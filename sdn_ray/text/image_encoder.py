@@ -2,18 +2,31 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
+from pydantic import ConfigDict, PositiveInt, with_config
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
+from typing_extensions import TypedDict
 
 from sdn_ray.errors import UserError
-from sdn_ray.files import replacing
+from sdn_ray.files import parse_json, replacing
 
 IMAGE_ENCODER_FILE = "image_side.safetensors"
+
+
+@with_config(ConfigDict(extra="allow"))
+class FeatureSource(TypedDict):
+    """What makes the features of images, and which classes an encoder was trained on."""
+
+    config: dict[str, dict[str, str]]  # the name of its data set
+    split: dict[str, list[int]]
+    features: str
+    teacher: str | None
+    plan: str | None
+    image_size: PositiveInt
 
 
 class Standardiser:
@@ -61,7 +74,7 @@ class ImageEncoder:
         standard = torch.from_numpy(self.standardise(features)).to(parameter.device)
         return self.project(standard).cpu().numpy()
 
-    def save(self, folder: Path, source: dict[str, Any]) -> None:
+    def save(self, folder: Path, source: FeatureSource) -> None:
         """Write it beside its text encoder, with what makes the features."""
         tensors = {
             f"project.{k}": v.cpu().contiguous() for k, v in self.project.state_dict().items()
@@ -72,7 +85,7 @@ class ImageEncoder:
             save_file(tensors, partial, metadata={"source": json.dumps(source)})
 
 
-def load_image_encoder(folder: Path) -> tuple[ImageEncoder, dict[str, Any]]:
+def load_image_encoder(folder: Path) -> tuple[ImageEncoder, FeatureSource]:
     """What `ImageEncoder.save` wrote, and the source of its features.
 
     Raises:
@@ -81,7 +94,7 @@ def load_image_encoder(folder: Path) -> tuple[ImageEncoder, dict[str, Any]]:
     path = folder / IMAGE_ENCODER_FILE
     try:
         with safe_open(path, framework="pt") as file:
-            source = json.loads((file.metadata() or {})["source"])
+            source = (file.metadata() or {})["source"]
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         standardise = Standardiser(tensors.pop("mean").numpy(), tensors.pop("scale").numpy())
         project: nn.Module = nn.Identity()
@@ -94,4 +107,5 @@ def load_image_encoder(folder: Path) -> tuple[ImageEncoder, dict[str, Any]]:
             f"{path}: cannot be read ({error}); expected the `text_encoder` folder of a run of "
             "sdn_ray.train_text"
         ) from error
-    return ImageEncoder(standardise, project), source
+    known = parse_json(source, FeatureSource, f"{path}: its metadata", "what makes the features")
+    return ImageEncoder(standardise, project), known

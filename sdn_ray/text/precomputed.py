@@ -1,6 +1,7 @@
 """Caption embeddings computed elsewhere: an `.npz` file, or the pickles released with StackGAN."""
 
 import codecs
+import math
 import pickle
 import zipfile
 from collections.abc import Sequence
@@ -20,6 +21,15 @@ _IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png"}
 # protocol 5 has a rebuilder of its own; Python 3 writes bytes for Python 2 through _codecs.encode.
 _REBUILD = np.empty(0).__reduce__()[0]
 _REBUILD_PROTOCOL_5 = np.empty(0).__reduce_ex__(5)[0]
+
+
+def _encode(text: str, encoding: str = "latin1") -> bytes:
+    """Bytes as Python 3 writes them for Python 2; another encoding could multiply them."""
+    if encoding != "latin1":
+        raise pickle.UnpicklingError(f"it encodes by {encoding!r}")
+    return codecs.encode(text, encoding)
+
+
 _ADMITTED = {
     ("numpy.core.multiarray", "_reconstruct"): _REBUILD,
     ("numpy._core.multiarray", "_reconstruct"): _REBUILD,
@@ -27,8 +37,9 @@ _ADMITTED = {
     ("numpy._core.numeric", "_frombuffer"): _REBUILD_PROTOCOL_5,
     ("numpy", "ndarray"): np.ndarray,
     ("numpy", "dtype"): np.dtype,
-    ("_codecs", "encode"): codecs.encode,
+    ("_codecs", "encode"): _encode,
 }
+_MOST_CAPTIONS = 100_000  # of one image, whose lists may hold one another many times over
 
 
 def read_precomputed(path: str | Path) -> dict[str, np.ndarray]:
@@ -64,11 +75,28 @@ def _read_npz(path: Path) -> tuple[Sequence[Any], Any]:
                     f"{path}: found arrays {sorted(archive.files)}, "
                     "expected 'filenames' and 'embeddings'"
                 )
+            for name in ("filenames", "embeddings"):
+                _check_size(path, f"{name}.npy")
             return archive["filenames"].tolist(), archive["embeddings"]
     except (OSError, EOFError, ValueError, TypeError, AttributeError, zipfile.BadZipFile) as error:
         raise UserError(
             f"{path}: cannot be read ({error}); expected an .npz file of plain arrays"
         ) from error
+
+
+def _check_size(path: Path, name: str) -> None:
+    """See that an archive has the bytes which an array's header promises, before room is made."""
+    with zipfile.ZipFile(path) as archive, archive.open(name) as file:
+        version = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0
+        if version != (1, 0):
+            read = np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(file)
+        promised = math.prod(shape) * dtype.itemsize
+        held = archive.getinfo(name).file_size - file.tell()
+        # Deflate packs a thousand to one at best.
+        if promised > held or held > 1100 * (path.stat().st_size + 1):
+            raise ValueError(f"{name}: {promised} bytes promised, {held} there")
 
 
 def _read_folder(path: Path) -> dict[str, np.ndarray]:
@@ -126,6 +154,7 @@ def _by_stem(source: Path, filenames: Any, embeddings: Any) -> dict[str, np.ndar
 
 def _embedding(source: Path, stem: str, value: Any) -> np.ndarray:
     try:
+        _check_rows(value)
         array = np.asarray(value, dtype=np.float32)
     except (TypeError, ValueError) as error:
         raise UserError(
@@ -139,6 +168,18 @@ def _embedding(source: Path, stem: str, value: Any) -> np.ndarray:
     if not np.isfinite(array).all():
         raise UserError(f"{source}: the embeddings of {stem!r} hold NaN or infinity")
     return array
+
+
+def _check_rows(value: Any) -> None:
+    """Lists are bounded before they are written out: one may hold another many times over."""
+    if isinstance(value, np.ndarray):
+        return
+    if not isinstance(value, list) or len(value) > _MOST_CAPTIONS:
+        raise ValueError(f"a {type(value).__name__}")
+    for row in value:
+        plain = isinstance(row, list) and all(isinstance(number, int | float) for number in row)
+        if not plain and not isinstance(row, np.ndarray):
+            raise ValueError("rows that are no lists of numbers")
 
 
 def _stem(name: str) -> str:

@@ -11,17 +11,26 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from pydantic import PositiveInt
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from typing_extensions import TypedDict
 
 from sdn_ray.errors import UserError
-from sdn_ray.files import file_hash, file_hashes, making_folder, write_text
+from sdn_ray.files import file_hash, file_hashes, making_folder, read_json, write_text
 from sdn_ray.text.pretrained import KINDS, Pretrained, load_pretrained, model_folder
 
 _FORMAT = "sdn_ray.sentence_encoder"
 SENTENCE_CONFIG = "text_encoder.json"  # by which its folder is known
 _BASE, _PROJECTION = "base", "projection.safetensors"
+
+
+class _Config(TypedDict):
+    format: str
+    kind: str
+    embedding_dim: PositiveInt
+    files: dict[str, str]  # their hashes, by name
 
 
 class SentenceEncoder(nn.Module):
@@ -146,15 +155,9 @@ def load_sentence_encoder(folder: str | Path) -> SentenceEncoder:
     """
     folder = Path(folder)
     path = folder / SENTENCE_CONFIG
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-        kind, width, hashes = config["kind"], int(config["embedding_dim"]), dict(config["files"])
-        known = config["format"] == _FORMAT and kind in KINDS
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{path}: cannot be read ({error!r}); expected a folder written by sdn_ray"
-        ) from error
-    if not known:
+    config = read_json(path, _Config, "a folder written by sdn_ray")
+    kind, width, hashes = config["kind"], config["embedding_dim"], config["files"]
+    if config["format"] != _FORMAT or kind not in KINDS:
         raise UserError(
             f"{path}: found format {config['format']!r} and kind {kind!r}, "
             f"expected {_FORMAT!r} and 'sentence' or 'clip'"

@@ -43,7 +43,7 @@ _ELEMENTS = {
 _TYPES = _ELEMENTS | {f"Cuda{name}": kind for name, kind in _ELEMENTS.items() if name != "Cuda"}
 
 _MOST_DIMENSIONS = 16
-_MOST_ELEMENTS = 2**40  # a stride of 0 makes a tensor larger than its storage
+_MOST_ELEMENTS = 2**26  # a stride of 0 makes a tensor larger than its storage
 _DEEPEST = 50_000  # the unrolled graph of 18 steps goes some thousands deep
 _LARGEST_WHOLE = 2**53
 

@@ -9,6 +9,7 @@ from sdn_ray.distillation.schemes import Stage, scheme_stages
 from sdn_ray.metrics.evaluation import spread
 from sdn_ray.models.generator import Generator
 from sdn_ray.models.pixels import normalise
+from sdn_ray.models.plan import Plan
 from sdn_ray.models.teacher import Teacher
 
 BALANCE_SAMPLE = 256  # training images that `balanced` layer weights are measured on
@@ -29,16 +30,21 @@ def config_stages(config: ExperimentConfig) -> tuple[Stage, ...]:
 
 def new_generator(config: ExperimentConfig, teacher: Teacher, embedding_dim: int) -> Generator:
     """The generator of a configuration, with its first weights."""
-    generator = Generator(
-        teacher.plan,
+    generator = mirror(config, teacher.plan, embedding_dim)
+    generator.reset_parameters(config.seed)
+    return generator
+
+
+def mirror(config: ExperimentConfig, plan: Plan, embedding_dim: int) -> Generator:
+    """The generator of a configuration, whose weights are still to be drawn."""
+    return Generator(
+        plan,
         embedding_dim=embedding_dim,
         image_size=config.dataset.image_size,
         fc_width=config.generator.fc_width,
         samples=config_stages(config)[0].samples,
         batch_norm=config.generator.batch_norm,
     )
-    generator.reset_parameters(config.seed)
-    return generator
 
 
 def config_weights(

@@ -2,10 +2,13 @@
 
 import os
 import shutil
+import sys
 import sysconfig
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+
+import torch
 
 from sdn_ray.config import ExperimentConfig, TextConfig
 from sdn_ray.distillation.layer_weights import check_factors
@@ -19,9 +22,13 @@ from sdn_ray.models.teacher import load_teacher
 from sdn_ray.preparation.teacher import FIT as FIT_TEACHER
 from sdn_ray.preparation.teacher import fit_plan, teacher_weights
 from sdn_ray.text.encoders import CHAR_CNN_RNN, FIT, PRETRAINED
+from sdn_ray.text.precomputed import read_precomputed
 from sdn_ray.text.sentence import KINDS as SENTENCE_KINDS
+from sdn_ray.training.build import mirror
 
 SMALLEST = 11  # pixels
+_BYTES_A_PARAMETER = 16  # itself, its gradient and Adam's two moments, in float32
+_MOST_ELSEWHERE = 1 << 40  # bytes; what the workers' machines have is not known yet
 
 
 def teacher_plan(config: ExperimentConfig) -> Plan:
@@ -78,6 +85,7 @@ def check_experiment(config: ExperimentConfig) -> None:
             "generator.batch_norm: needs at least 2 images a worker, found training.batch_size "
             f"{training.batch_size} over {training.workers} workers"
         )
+    _check_memory(config, plan)
     if training.compile:
         _check_compiler()
     _check_text(config.text)
@@ -89,6 +97,28 @@ def check_experiment(config: ExperimentConfig) -> None:
         _load_classifier(classifier)
 
 
+def _check_memory(config: ExperimentConfig, plan: Plan) -> None:
+    """Refuse a generator that cannot be trained anywhere, before room is made for it."""
+    limit, where = _MOST_ELSEWHERE, "a worker of the cluster may have"
+    if not os.environ.get("RAY_ADDRESS"):
+        limit, where = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), "this machine has"
+    try:
+        with torch.device("meta"):  # shapes alone
+            generator = mirror(config, plan, config.text.embedding_dim)
+        parameters = sum(parameter.numel() for parameter in generator.parameters())
+    except (ArithmeticError, RuntimeError, TypeError):  # more than can be counted
+        parameters = sys.maxsize
+    wanted = parameters * _BYTES_A_PARAMETER
+    if wanted > limit:
+        raise UserError(
+            f"teacher.plan {plan}, generator.fc_width {config.generator.fc_width}, "
+            f"text.embedding_dim {config.text.embedding_dim}, dataset.image_size "
+            f"{config.dataset.image_size} and distillation.samples {config.distillation.samples} "
+            f"make a generator that takes {wanted / 1e9:.3g} GB to train, and {where} "
+            f"{limit / 1e9:.3g} GB; expected smaller ones"
+        )
+
+
 def _check_text(text: TextConfig) -> None:
     if text.embeddings is not None and text.weights != FIT:
         raise UserError(
@@ -96,7 +126,8 @@ def _check_text(text: TextConfig) -> None:
             "expected one of them"
         )
     if text.embeddings is not None:
-        return _expect_file(text.embeddings, "text.embeddings", "an .npz file or a folder")
+        read_precomputed(text.embeddings)  # whole, before anything starts
+        return
     _check_encoder(text.encoder)
     own = text.encoder == CHAR_CNN_RNN
     if text.weights == PRETRAINED and own:

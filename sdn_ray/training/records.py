@@ -1,11 +1,16 @@
 """A training in MLflow, from what its run folder holds: by epoch, at its end, or all at once."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sdn_ray.runs.folder import end_is_recorded, note_end_recorded, noted_run, read_metrics
+from sdn_ray.runs.folder import (
+    end_is_recorded,
+    note_end_recorded,
+    noted_run,
+    read_metrics,
+    read_scores,
+)
 from sdn_ray.runs.tracking import Recorder
 
 MODEL, CURVES, SAMPLES, TEST_SHEET = "model", "curves.png", "samples", "test.png"
@@ -43,7 +48,7 @@ def record_end(run: Path, made: Path, recorder: Recorder) -> None:
     """
     if end_is_recorded(run):
         return
-    scores = json.loads((run / "scores.json").read_text(encoding="utf-8"))
+    scores = read_scores(run)
     epochs = max((record["epoch"] for record in read_metrics(run)), default=0)
     recorder.metrics({f"test/{name}": value for name, value in scores.items()}, epochs)
     if (run / SAMPLES / TEST_SHEET).exists():

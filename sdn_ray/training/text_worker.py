@@ -12,7 +12,7 @@ import torch
 from sdn_ray.config import ExperimentConfig
 from sdn_ray.data.prepared import PreparedImages
 from sdn_ray.data.splits import ClassSplit
-from sdn_ray.files import file_hash, making_folder, sole_writer, write_text
+from sdn_ray.files import file_hash, making_folder, read_array, sole_writer, write_text
 from sdn_ray.methods.checkpoints import (
     latest_checkpoint,
     load_checkpoint,
@@ -30,6 +30,7 @@ from sdn_ray.runs.folder import (
 )
 from sdn_ray.runs.tracking import Recorder
 from sdn_ray.text.encoders import ENCODER_FILE
+from sdn_ray.text.image_encoder import FeatureSource
 from sdn_ray.text.training import (
     CaptionedFeatures,
     TextEpoch,
@@ -53,7 +54,7 @@ class TextJob:
     images: PreparedImages
     split: ClassSplit
     features: Path  # .npy, (rows of images, width) float32
-    source: dict[str, Any]  # what makes such features
+    source: FeatureSource  # what makes such features
     tracked: TrackedRun
 
     @property
@@ -66,7 +67,7 @@ class TextJob:
 
     def part(self, class_ids: tuple[int, ...]) -> CaptionedFeatures:
         """The images of some classes."""
-        features = np.load(self.features, mmap_mode="r")
+        features = read_array(self.features)
         return captioned_features(self.images, class_ids, lambda rows: np.asarray(features[rows]))
 
 
@@ -184,7 +185,7 @@ class TextWorker:
             export_encoder(training, partial, self.job.source)
 
 
-def export_encoder(training: TextTraining, folder: Path, source: dict[str, Any]) -> None:
+def export_encoder(training: TextTraining, folder: Path, source: FeatureSource) -> None:
     """Write both sides as they stand into a folder that is being made."""
     whole = folder / "encoder"
     training.tower.save(whole)

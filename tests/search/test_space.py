@@ -79,13 +79,13 @@ def test_a_grid_is_every_combination(space):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "found no parameter"),
-        ("- 1", "found no parameter"),
+        ("", "no names with values"),
+        ("- 1", "no names with values"),
         ("a: {", "cannot be read"),
         ("total_epochs: 4", "found no parameter with a distribution"),
         ("seed: {int: [0, 1]}\n\nsead: {int: [0, 1]}", "line 3: sead: is no option.*seed"),
         ("tracking.uri: {choice: [a]}", "line 1: tracking.uri: is no option of a trial"),
-        ("seed: {int: [0, 1]}\nseed: {int: [0, 1]}", "line 2: seed: found twice"),
+        ("seed: {int: [0, 1]}\nseed: {int: [0, 1]}", "line 2: seed found twice"),
         ("dataset.image_size: {choice: [32, 64]}", "line 1: dataset.image_size: settles which"),
         ("seed: {int: [0, 1]}\nevaluation.images: {int: [1, 9]}", "line 2: evaluation.images: set"),
         ("training.workers: {int: [1, 2]}", "what all trials reserve"),

@@ -30,9 +30,17 @@ def test_features_are_standardised_and_mapped():
 @pytest.mark.parametrize("project", [nn.Identity(), nn.Linear(3, 4)])
 def test_what_is_saved_is_read(tmp_path, project):
     side = ImageEncoder(Standardiser.of(FEATURES), project)
-    side.save(tmp_path, {"features": "teacher", "image_size": 64})
+    written = {
+        "config": {"dataset": {"name": "cub"}},
+        "split": {"train": [1], "validation": [], "test": [2]},
+        "features": "teacher",
+        "teacher": "/teacher.safetensors",
+        "plan": None,
+        "image_size": 64,
+    }
+    side.save(tmp_path, written)
     again, source = load_image_encoder(tmp_path)
-    assert source == {"features": "teacher", "image_size": 64}
+    assert source == written
     np.testing.assert_array_equal(again(FEATURES), side(FEATURES))
 
 

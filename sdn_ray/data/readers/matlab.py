@@ -17,6 +17,7 @@ BYTE_ORDERS = {b"IM": "<", b"MI": ">"}
 MATRIX, COMPRESSED = 14, 15
 NUMERIC_CLASSES = range(6, 16)  # double to uint64; below are cell, struct, object, char, sparse
 COMPLEX = 0x0800
+MOST_BYTES = 64 << 20  # of a variable when it is unpacked
 # How the numbers are stored, which need not be their class: MATLAB stores small doubles as uint8.
 NUMBERS = {
     1: "i1",
@@ -58,7 +59,12 @@ def read_matlab_vector(content: bytes, name: str) -> np.ndarray:
 def _matrices(content: bytes, order: str) -> Iterator[bytes]:
     for kind, data in _elements(content, order):
         if kind == COMPRESSED:
-            yield from _matrices(zlib.decompress(data), order)
+            unpacker = zlib.decompressobj()
+            unpacked = unpacker.decompress(data, MOST_BYTES)
+            if not unpacker.eof:
+                raise ValueError(f"found a variable cut short, or of more than {MOST_BYTES} bytes")
+            # One matrix: a compressed element in it would be none of MATLAB's.
+            yield from (inner for own, inner in _elements(unpacked, order) if own == MATRIX)
         elif kind == MATRIX:
             yield data
 

@@ -1,6 +1,5 @@
 """Oxford-Flower-102 with the captions of Reed et al."""
 
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +17,7 @@ from sdn_ray.data.readers.layout import (
 )
 from sdn_ray.data.readers.matlab import read_matlab_vector
 from sdn_ray.data.rows import CaptionedDataset
+from sdn_ray.files import read_json
 
 LABELS_EXPECTED = "MATLAB 5 with the variable labels, one class number an image"
 NAMES_EXPECTED = 'a JSON object of class names, such as {"1": "pink primrose"}'
@@ -91,10 +91,4 @@ def _refuse_unlabelled(root: Path, labels: int) -> None:
 def _read_class_names(path: Path) -> dict[str, str]:
     if not path.exists():
         return {}
-    try:
-        names = json.loads(read_bytes(path, NAMES_EXPECTED))
-    except ValueError as error:
-        raise FileError(path, f"damaged ({error}), expected {NAMES_EXPECTED}") from error
-    if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
-        raise FileError(path, f"found other JSON, expected {NAMES_EXPECTED}")
-    return names
+    return read_json(path, dict[str, str], NAMES_EXPECTED)

@@ -12,16 +12,23 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+from typing_extensions import TypedDict
 
 from sdn_ray.data.rows import CaptionedDataset, CaptionedImage
 from sdn_ray.data.synthetic.captions import draw_captions
 from sdn_ray.data.synthetic.drawing import draw_flower
 from sdn_ray.data.synthetic.species import SPECIES, TEST_CLASSES, TRAIN_CLASSES, Species, class_name
 from sdn_ray.errors import UserError
+from sdn_ray.files import parse_json, read_text
 
 NAME = "synthetic_flowers"
 SPECIES_FILE = "species.json"
 _SMALLEST, _LARGEST, _STEP = 16, 256, 8
+
+
+class _Content(TypedDict):
+    settings: dict[str, int]
+    species: dict[int, Species]
 
 
 def write_synthetic_flowers(
@@ -82,6 +89,8 @@ def read_synthetic_flowers(root: Path) -> CaptionedDataset:
     for image_path in sorted((root / "images").glob("*/*.png")):
         name = image_path.parent.name
         text = _read(root / "text_c10" / name / f"{image_path.stem}.txt")
+        if name not in ids:
+            raise UserError(f"{image_path}: of {name}, which {SPECIES_FILE} does not list")
         rows.append(CaptionedImage(image_path, ids[name], name, tuple(text.splitlines())))
     if not rows:
         raise UserError(f"{root / 'images'}: found no image of synthetic_flowers")
@@ -99,13 +108,7 @@ def read_species(root: Path) -> dict[int, Species]:
     Raises:
         UserError: ``root`` does not hold the data set.
     """
-    found = json.loads(_read(Path(root) / SPECIES_FILE))["species"]
-    return {
-        int(class_id): Species(
-            **{key: value for key, value in attributes.items() if key != "class_name"}
-        )
-        for class_id, attributes in found.items()
-    }
+    return _content(Path(root) / SPECIES_FILE)["species"]
 
 
 def _write(root: Path, settings: dict[str, int]) -> None:
@@ -142,12 +145,16 @@ def _check_same(root: Path, settings: dict[str, int]) -> None:
         raise UserError(
             f"{root}: found something other than synthetic_flowers; expected a new or empty folder"
         )
-    found = json.loads(_read(path)).get("settings")
+    found = _content(path)["settings"]
     if found != settings:
         raise UserError(
             f"{root}: found synthetic_flowers drawn with {found}, expected {settings}; "
             "choose another folder or delete this one"
         )
+
+
+def _content(path: Path) -> _Content:
+    return parse_json(_read(path), _Content, str(path), f"a file of {NAME}")
 
 
 def _is_empty_folder(path: Path) -> bool:
@@ -163,7 +170,4 @@ def _read_class_list(path: Path, ids: dict[str, int]) -> tuple[int, ...]:
 
 
 def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: not found, expected a file of synthetic_flowers") from error
+    return read_text(path, f"a file of {NAME}")

@@ -265,10 +265,10 @@ def test_labels_under_another_key(root):
 @pytest.mark.parametrize(
     ("content", "found"),
     [
-        (b'{"1": "pink', "damaged ("),
-        (b'{"1": "\xff"}', "damaged ("),
-        (b'["pink primrose"]', "found other JSON"),
-        (b'{"1": 1}', "found other JSON"),
+        (b'{"1": "pink', "cannot be read ("),
+        (b'{"1": "\xff"}', "cannot be read ("),
+        (b'["pink primrose"]', "cannot be read ("),
+        (b'{"1": 1}', "cannot be read (1: "),
     ],
 )
 def test_bad_class_names(root, content, found):
