@@ -2,13 +2,15 @@
 
 from collections.abc import Sequence
 
-from rich.console import Console
 from rich.table import Table
 
-from sdn_ray.cluster.resources import start_ray, use_device, worker_resources
+from sdn_ray.cluster.resources import runs_on, start_ray, stop_ray, use_device, worker_resources
+from sdn_ray.config import ExperimentConfig
 from sdn_ray.errors import UserError
+from sdn_ray.models.teacher import Teacher
 from sdn_ray.runs.command_line import run_command
 from sdn_ray.runs.experiment import experiment_from, experiment_parser, parse, with_absolute_paths
+from sdn_ray.runs.terminal import Display
 from sdn_ray.training.build import config_stages
 from sdn_ray.training.speed import (
     Blocks,
@@ -40,11 +42,26 @@ def main(arguments: Sequence[str]) -> int:
     config = with_absolute_paths(experiment_from(options))
     teacher = teacher_of_any_weights(config)
     teacher.plan.check_image_size(config.dataset.image_size)
-    start_ray()
-    resources = worker_resources(config.training)
+    with Display() as display:
+        start_ray(display)
+        resources = worker_resources(config.training)
+        display.line(runs_on(resources))
+        _measure(config, teacher, resources, blocks, display)
+        stop_ray(display)
+    return 0
+
+
+def _measure(
+    config: ExperimentConfig,
+    teacher: Teacher,
+    resources: dict[str, float],
+    blocks: Blocks,
+    display: Display,
+) -> None:
+    """Print the table of all stages in both precisions."""
     device = use_device(resources)
+    display.wait("measuring a matrix product")
     matrix_rate = bf16_matrix_rate(device)
-    console = Console()
     title = (
         f"{teacher.plan} at {config.dataset.image_size}×{config.dataset.image_size}, batch "
         f"{config.training.batch_size}, {device}; bf16 matrix product {matrix_rate / 1e9:.0f} "
@@ -66,6 +83,7 @@ def main(arguments: Sequence[str]) -> int:
         plain_fp32 = None
         flops = flops_per_image(config, teacher, stage)
         for precision in ("fp32", "bf16"):
+            display.wait(f"measuring {stage.name} in {precision}")
             measured = measured_rates(config, teacher, stage, precision, resources, blocks)
             plain_fp32 = plain_fp32 or measured["plain"]
             table.add_row(
@@ -79,12 +97,11 @@ def main(arguments: Sequence[str]) -> int:
                 f"{measured['train'] / plain_fp32:.2f}",
                 f"{measured['train'] * flops / matrix_rate:.1%}",
             )
-    console.print(table)
-    console.print(
+    display.console.print(table)
+    display.line(
         "images/s, medians; both loops have their data in memory and are measured before and after "
         "sdn_ray.train. The tuned one prepares modules and optimiser as sdn_ray.train does."
     )
-    return 0
 
 
 if __name__ == "__main__":

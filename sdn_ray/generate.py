@@ -1,25 +1,13 @@
 """python -m sdn_ray.generate: captions to images with an exported model, one or many thousands."""
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 from jsonargparse import ArgumentParser
 
 from sdn_ray.data.references import PARTS
-from sdn_ray.errors import UserError
-from sdn_ray.models.export import Model, load_model
 from sdn_ray.runs.command_line import check_at_least, run_command
-from sdn_ray.runs.experiment import absolute, parse
-from sdn_ray.runs.terminal import Display
-from sdn_ray.scoring.captions import (
-    Request,
-    file_requests,
-    given_captions,
-    reference_rows,
-    row_requests,
-)
-from sdn_ray.scoring.drawing import FORMATS, DrawingSettings, check_output, draw_requests
+from sdn_ray.runs.experiment import parse
+from sdn_ray.runs.terminal import LOADING, Display
 
 DESCRIPTION = (
     "Draw images for captions with a trained model (the `model` folder of a run): for one caption, "
@@ -32,17 +20,11 @@ def main(arguments: Sequence[str]) -> int:
     """The command; returns its exit status."""
     options = parse(_parser(), arguments)
     check_at_least(options, captions_per_image=1, workers=1)
-    folder = Path(absolute(options.model, "--model"))
-    output = Path(absolute(options.output, "--output"))
-    captions = _given_captions(options)
-    check_output(output)
-    model = load_model(folder)
-    model.reader()  # refuses a model that has none
-    requests = captions or _reference_captions(options, model)
-    settings = DrawingSettings(options.samples, options.format, options.workers)
     with Display() as display:
-        count = draw_requests(requests, folder, model, output, settings, display)
-    print(f"{count} images in {output}, the first on one sheet in {output / 'grid.png'}")
+        display.wait(LOADING)
+        from sdn_ray.scoring.run import generate  # here: it takes seconds, which are named first
+
+        generate(options, display)
     return 0
 
 
@@ -67,28 +49,6 @@ def _parser() -> ArgumentParser:
         "--workers", type=int, help="Processes that draw. Default: one a GPU, else one a CPU."
     )
     return parser
-
-
-def _given_captions(options: Any) -> list[Request] | None:
-    """The captions of --text or --captions; None where --reference names a data set."""
-    given = [name for name in ("text", "captions", "reference") if options[name] is not None]
-    if len(given) != 1:
-        found = " and ".join(f"--{name}" for name in given) or "none of them"
-        raise UserError(f"expected one of --text, --captions and --reference; found {found}")
-    if options.format not in FORMATS:
-        raise UserError(f"--format: found {options.format}, expected {' or '.join(FORMATS)}")
-    if options.text is not None:
-        return [Request(text) for text in given_captions(options.text, "--text")]
-    return (
-        file_requests(absolute(options.captions, "--captions"))
-        if options.captions is not None
-        else None
-    )
-
-
-def _reference_captions(options: Any, model: Model) -> list[Request]:
-    _, rows = reference_rows(options.reference, options.split, {"model": model.origin})
-    return row_requests(rows, options.captions_per_image)
 
 
 if __name__ == "__main__":

@@ -517,7 +517,7 @@ def test_bad_input_is_one_line(case, good, tmp_path, drawn_material, capfd, monk
         path.write_bytes(content)
     monkeypatch.chdir(tmp_path)
     for name in ("sdn_ray.training.session", "sdn_ray.search.session"):
-        monkeypatch.setattr(f"{name}.start_ray", lambda: pytest.fail("Ray was started"))
+        monkeypatch.setattr(f"{name}.start_ray", lambda terminal: pytest.fail("Ray was started"))
     name, *arguments = case.command.split(" ")
     places = {"{f}": str(folder), "{squeezenet}": str(drawn_material.squeezenet)}
     for key, value in places.items():

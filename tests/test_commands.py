@@ -10,12 +10,13 @@ from sdn_ray.__main__ import main
 from sdn_ray.runs.command_line import run_command
 from sdn_ray.runs.folder import read_metrics
 from sdn_ray.runs.tracking import flatten
+from sdn_ray.scoring import run as scoring_run
 from sdn_ray.training import session
 
 
 @pytest.fixture
 def refused(capsys, monkeypatch, tmp_path):
-    monkeypatch.setattr(session, "start_ray", lambda: pytest.fail("Ray was started"))
+    monkeypatch.setattr(session, "start_ray", lambda terminal: pytest.fail("Ray was started"))
     monkeypatch.chdir(tmp_path)
 
     def run(command, *arguments):
@@ -101,7 +102,9 @@ def test_a_kind_of_encoder_without_a_model(refused):
 
 
 def test_evaluate_looks_at_its_folders_first(refused, tmp_path, monkeypatch):
-    monkeypatch.setattr(evaluate, "load_classifier", lambda spec: pytest.fail("went for weights"))
+    monkeypatch.setattr(
+        scoring_run, "load_classifier", lambda spec: pytest.fail("went for weights")
+    )
     assert f"--images: {tmp_path / 'none'} is no folder" in refused(
         evaluate, "--images", tmp_path / "none"
     )

@@ -9,7 +9,8 @@ import ray
 import ray.data
 from ray.data import ActorPoolStrategy
 
-from sdn_ray.cluster.resources import start_ray
+from sdn_ray.cluster.progress import Terminal
+from sdn_ray.cluster.resources import runs_here, runs_on, start_ray
 from sdn_ray.errors import UserError
 
 Row = dict[str, Any]
@@ -49,6 +50,7 @@ def stream(
     arguments: dict[str, Any],
     actors: int | None = None,
     *,
+    terminal: Terminal,
     in_process: int = 0,
     gpu: bool = True,
 ) -> Iterator[Any]:
@@ -63,6 +65,7 @@ def stream(
         actor: their class; its results should be small.
         arguments: of its constructor; paths must be seen by every node.
         actors: their number, see :func:`pool_size`.
+        terminal: is told where the work is done, and what is waited for.
         in_process: at most so many rows are few, unless ``actors`` asks for some.
         gpu: whether an actor can make use of one; decoding alone cannot.
 
@@ -72,11 +75,19 @@ def stream(
     if not batches:
         return
     if actors is None and sum(map(len, batches)) <= in_process:
+        if gpu:
+            terminal.line(runs_here())
+            terminal.wait("reading the networks")
         work = actor(**arguments)
         yield from (work(list(rows)) for rows in batches)
         return
-    start_ray()
+    start_ray(terminal)
     size, gpus = pool_size(actors, gpu=gpu)
+    size = min(size, len(batches))
+    resources = {"CPU": 1.0} | ({"GPU": float(gpus)} if gpus else {})
+    if gpu:
+        terminal.line(runs_on(resources, size, who="process"))
+    terminal.wait("starting the processes")
     context = ray.data.DataContext.get_current()
     context.execution_options.preserve_order = True
     blocks = ray.data.from_arrow([pa.Table.from_pylist(list(rows)) for rows in batches])
@@ -85,7 +96,7 @@ def stream(
         fn_constructor_args=(actor, arguments),
         batch_size=None,  # a block is a batch
         batch_format="pyarrow",
-        compute=ActorPoolStrategy(size=min(size, len(batches))),
+        compute=ActorPoolStrategy(size=size),
         num_cpus=1,
         num_gpus=gpus or None,
     )

@@ -20,6 +20,9 @@ _POLL_SECONDS = 0.25
 class Terminal(Protocol):
     """Where progress is shown."""
 
+    def wait(self, what: str) -> None:
+        """Say what is waited for, until there is progress or another wait."""
+
     def line(self, text: str) -> None:
         """Print a line."""
 
@@ -65,6 +68,10 @@ class RemoteTerminal:
         self._monitor = monitor
         self._pending: Any = None
         self.stop_wanted = False
+
+    def wait(self, what: str) -> None:
+        """Say what is waited for, until there is progress or another wait."""
+        self._monitor.send.remote("wait", what)
 
     def line(self, text: str) -> None:
         """Print a line."""
@@ -159,6 +166,8 @@ class Watcher:
         for kind, event in ray.get(self._monitor.take.remote()):
             if kind == "line":
                 self._terminal.line(event)
+            elif kind == "wait":
+                self._terminal.wait(event)
             elif kind == "progress":
                 self._terminal.progress(*event)
             else:

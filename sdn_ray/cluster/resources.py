@@ -7,11 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 import ray
 import ray.data
 
+from sdn_ray.cluster.progress import Terminal
 from sdn_ray.config import TrainingConfig
 from sdn_ray.errors import UserError
 
 
-def start_ray() -> None:
+def start_ray(terminal: Terminal) -> None:
     """Join the cluster that the environment names, else start one on this machine."""
     if ray.is_initialized():
         return
@@ -19,6 +20,9 @@ def start_ray() -> None:
     # Without an address Ray would look for the last cluster of this machine, and wait for minutes
     # where that one has died.
     address = os.environ.get("RAY_ADDRESS", "local")
+    terminal.wait("starting Ray" if address == "local" else f"joining the Ray cluster at {address}")
+    # That a token guards the new cluster, as is Ray's default, needs no warning of four lines.
+    logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
     ray.init(address=address, logging_level=logging.WARNING, log_to_driver=False)
     if len(ray.nodes()) == 1:
         # Every idle process of Ray's wakes 100 times a second, which a worker on all cores feels;
@@ -27,6 +31,13 @@ def start_ray() -> None:
     # Ray Data's progress bars would fight with ours for the terminal, and it warns of their lack.
     ray.data.DataContext.get_current().enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
+
+
+def stop_ray(terminal: Terminal) -> None:
+    """End a Ray that `start_ray` has started on this machine; it takes seconds."""
+    if ray.is_initialized() and "RAY_ADDRESS" not in os.environ:
+        terminal.wait("stopping Ray")
+        ray.shutdown()
 
 
 Node = Mapping[str, float]  # what a node has, by resource
@@ -118,17 +129,24 @@ def _later_nodes(most: int) -> list[Node]:
     ]
 
 
-def runs_on(resources: Mapping[str, float], workers: int = 1, trials: int = 1) -> str:
+def runs_on(
+    resources: Mapping[str, float], workers: int = 1, trials: int = 1, who: str = "worker"
+) -> str:
     """What a command says at its start of where it computes."""
     cores = f"{resources['CPU']:g} core{'' if resources['CPU'] == 1 else 's'}"
     gpu = resources.get("GPU")
     each = f"{gpu:g} GPU{'' if gpu == 1 else 's'} and {cores}" if gpu else f"{cores} and no GPU"
-    who = f"{workers} worker{'' if workers == 1 else 's'}"
+    count = f"{workers} {who}{'' if workers == 1 else 'es' if who.endswith('s') else 's'}"
     if trials > 1:
-        who = f"{trials} trials at a time, {who} in each"
-    return f"running on {'GPUs' if gpu else 'the CPU'}: {who}, {each}" + (
+        count = f"{trials} trials at a time, {count} in each"
+    return f"running on {'GPUs' if gpu else 'the CPU'}: {count}, {each}" + (
         " for each" if workers * trials > 1 else ""
     )
+
+
+def runs_here() -> str:
+    """What a command says at its start of work that it does itself."""
+    return f"running on {'a GPU' if _own_resources().get('GPU') else 'the CPU'}: this process alone"
 
 
 def use_device(resources: Mapping[str, float] | None = None) -> str:

@@ -35,7 +35,7 @@ _OPEN = with_config(ConfigDict(extra="allow"))
 class OriginDataset(TypedDict, total=False):
     """The data set of a model's configuration, as far as scoring looks at it."""
 
-    name: str
+    name: str | None
 
 
 @_OPEN
@@ -160,17 +160,13 @@ def load_model(folder: Path) -> Model:
     Raises:
         UserError: naming the file that is missing or damaged.
     """
-    path, inner = folder / CONFIG, folder / "model"
-    expected = "the `model` folder of a finished run"
-    if (inner / CONFIG).exists():
-        expected += f", which is {inner}"
+    path = folder / CONFIG
+    config = _read_config(path)
     try:
-        config = read_json(path, _ModelConfig, expected)
         with torch.device("meta"):  # false numbers in a damaged file cost no memory
             expected_weights = _generator(config["generator"]).state_dict()
     except (ArithmeticError, RuntimeError, TypeError, UserError) as error:
-        where = "" if str(path) in str(error) else f"{path}: "
-        raise UserError(f"--model: {where}{one_line(error, 400)}") from error
+        raise UserError(f"--model: {path}: {one_line(error, 400)}") from error
     path = folder / GENERATOR
     try:
         weights = load_file(path)
@@ -190,6 +186,26 @@ def load_model(folder: Path) -> Model:
             f"expected the generator's {generator.embedding_dim}"
         )
     return Model(generator.eval(), text, config.get("origin", {}))
+
+
+def read_origin(folder: Path) -> Origin:
+    """What the run of a model was; its weights are not read.
+
+    Raises:
+        UserError: the folder's configuration is missing or damaged.
+    """
+    return _read_config(folder / CONFIG).get("origin", {})
+
+
+def _read_config(path: Path) -> _ModelConfig:
+    inner = path.parent / "model"
+    expected = "the `model` folder of a finished run"
+    if (inner / CONFIG).exists():
+        expected += f", which is {inner}"
+    try:
+        return read_json(path, _ModelConfig, expected)
+    except UserError as error:
+        raise UserError(f"--model: {error}") from error
 
 
 def _generator(shape: _Shape) -> Generator:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from sdn_ray.cluster.actor_pool import BatchActor, Row, batched, stream
-from sdn_ray.cluster.progress import OnProgress
+from sdn_ray.cluster.progress import Terminal
 from sdn_ray.cluster.resources import use_device
 from sdn_ray.config import ExperimentConfig
 from sdn_ray.data.image_sets import read_real
@@ -35,9 +35,7 @@ def feature_source(
     }
 
 
-def prepare_features(
-    images: PreparedImages, source: FeatureSource, on_progress: OnProgress
-) -> Path:
+def prepare_features(images: PreparedImages, source: FeatureSource, terminal: Terminal) -> Path:
     """The file of a prepared data set's features, .npy (rows, width) float32, made or kept."""
     spec = source["features"]
     maker = file_hash(str(source["teacher"])) if spec == TEACHER else spec_hash(spec)
@@ -46,7 +44,7 @@ def prepare_features(
     path = images.cache / f"features-{key}.npy"
     if not path.exists():
         found = _features(
-            [{"row": row} for row in range(rows)], source, str(images.array_path), on_progress
+            [{"row": row} for row in range(rows)], source, str(images.array_path), terminal
         )
         with replacing(path) as partial:
             np.save(partial, found)
@@ -54,22 +52,24 @@ def prepare_features(
 
 
 def features_of(
-    rows: Sequence[CaptionedImage], source: FeatureSource, on_progress: OnProgress
+    rows: Sequence[CaptionedImage], source: FeatureSource, terminal: Terminal
 ) -> np.ndarray:
     """The features of image files, (rows, width) float32."""
     paths = [{"path": str(row.image_path)} for row in rows]
-    return _features(paths, source, None, on_progress)
+    return _features(paths, source, None, terminal)
 
 
 def _features(
-    rows: list[Row], source: FeatureSource, array: str | None, on_progress: OnProgress
+    rows: list[Row], source: FeatureSource, array: str | None, terminal: Terminal
 ) -> np.ndarray:
     batches = list(batched(rows, _AT_ONCE))
     found: list[np.ndarray] = []
     settings = {"source": source, "array": array}
-    for features in stream(batches, FeatureActor, settings, in_process=IN_PROCESS):
+    for features in stream(
+        batches, FeatureActor, settings, terminal=terminal, in_process=IN_PROCESS
+    ):
         found.append(features)
-        on_progress("image features", sum(map(len, found)), len(rows))
+        terminal.progress("image features", sum(map(len, found)), len(rows))
     return np.concatenate(found)
 
 

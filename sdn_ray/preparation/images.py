@@ -55,8 +55,12 @@ def cache_at(given: str | None) -> Path:
     return folder
 
 
-def read_dataset(config: DatasetConfig) -> CaptionedDataset:
+def read_dataset(config: DatasetConfig, terminal: Terminal) -> CaptionedDataset:
     """The rows of the configured data set; the embedded one is drawn on its first use.
+
+    Args:
+        config: which.
+        terminal: shows how far the drawing has come.
 
     Raises:
         UserError: naming the option or file that is wrong.
@@ -71,13 +75,19 @@ def read_dataset(config: DatasetConfig) -> CaptionedDataset:
         drawn = fingerprint(DRAWING_VERSION, {str(k): asdict(v) for k, v in SPECIES.items()})
         root = cache / f"synthetic_flowers-{config.image_size}-{drawn}"
         if not root.is_dir():
-            print(f"drawing the embedded data set into {root}, once")
-        write_synthetic_flowers(root, image_size=config.image_size)
+            terminal.line(f"drawing the embedded data set into {root}, once")
+
+        def drawn_so_far(done: int, total: int) -> None:
+            terminal.progress("drawing the data set", done, total)
+
+        write_synthetic_flowers(root, image_size=config.image_size, on_image=drawn_so_far)
+        terminal.wait("reading the data set")
         return read_synthetic_flowers(root)
     if config.root is None:
         raise UserError(
             f"dataset.root: found nothing, expected the folder of {config.name} as it unpacks"
         )
+    terminal.wait("reading the data set")
     read = {"oxford_flowers": read_oxford_flowers, "cub": read_cub}[config.name]
     return read(Path(config.root), skip_bad=config.skip_bad)
 
@@ -96,7 +106,7 @@ def prepare_images(
     dataset: CaptionedDataset,
     image_size: int,
     cache: Path,
-    on_progress: OnProgress,
+    terminal: Terminal,
     *,
     skip_bad: bool = False,
 ) -> PreparedImages:
@@ -106,20 +116,21 @@ def prepare_images(
         dataset: whose images.
         image_size: height and width of the result.
         cache: folder where it is kept.
-        on_progress: shown how far it has come.
+        terminal: shown how far it has come.
         skip_bad: leave out images that do not decode.
 
     Raises:
         UserError: when an image does not decode, unless ``skip_bad`` leaves it out.
     """
     paths = [row.image_path for row in dataset.rows]
+    terminal.wait("looking for images that were decoded before")
     with ThreadPoolExecutor(16) as pool:
         hashes = list(pool.map(file_hash, paths))
     key = fingerprint("images", image_size, hashes)
     folder = cache / f"images-{key}"
     if not folder.is_dir():
         with making_folder(folder) as unfinished:
-            bad = _decode_all(paths, image_size, unfinished / "images.npy", on_progress)
+            bad = _decode_all(paths, image_size, unfinished / "images.npy", terminal.progress)
             write_text(unfinished / "bad.json", json.dumps(bad))
     bad = read_json(folder / "bad.json", dict[int, str], "why images do not decode, by row")
     if bad and not skip_bad:
@@ -145,7 +156,7 @@ def prepare_configured_images(
         dataset,
         config.image_size,
         cache_folder(config),
-        terminal.progress,
+        terminal,
         skip_bad=config.skip_bad,
     )
     for item in images.dataset.bad_items:
@@ -157,6 +168,7 @@ def _decode_all(
     paths: list[Path], image_size: int, target: Path, on_progress: OnProgress
 ) -> dict[int, str]:
     """Write the decoded images to ``target``; return the reason for each that does not decode."""
+    on_progress("decoding images", 0, len(paths))
     rows = ray.data.from_items(
         [{"row": row, "path": str(path)} for row, path in enumerate(paths)],
         override_num_blocks=max(1, len(paths) // 512),

@@ -120,7 +120,7 @@ def fit_progress(
     """
 
     def on_epoch(epoch: FitEpoch) -> None:
-        detail = f"loss {epoch.loss:.3f}  held-out accuracy {epoch.held_out_accuracy:.1%}"
+        detail = f"{epoch.held_out_accuracy:.1%} right, loss {epoch.loss:.3g}"
         terminal.progress(doing, epoch.epoch, epoch.epochs, detail)
         if epoch.epoch == epoch.epochs:
             terminal.line(

@@ -134,10 +134,7 @@ def scores_line(scores: TextScores | None) -> str:
     """Scores on held-out classes, in words."""
     if scores is None:
         return ""
-    return (
-        f"  zero-shot accuracy {scores.zero_shot_accuracy:.1%}, AP@50 {scores.ap_at_50:.1%} on "
-        "validation classes"
-    )
+    return f", zero-shot {scores.zero_shot_accuracy:.1%}, AP@50 {scores.ap_at_50:.1%}"
 
 
 def _fit_text(
@@ -161,7 +158,9 @@ def _fit_text(
     held_out = captioned_features(images, split.validation, features) if split.validation else None
     detail = ""
     for epoch in train_epochs(training, text.epochs, held_out):
-        detail = f"loss {epoch.loss:.3f}{scores_line(epoch.validation)}"
-        terminal.progress("training the text encoder", epoch.epoch, epoch.epochs, detail)
-    terminal.line(f"text encoder: {text.epochs} epochs, {detail}")
+        detail = scores_line(epoch.validation)
+        terminal.progress(
+            "text encoder", epoch.epoch, epoch.epochs, f"loss {epoch.loss:.3g}{detail}"
+        )
+    terminal.line(f"text encoder: {text.epochs} epochs{detail}")
     training.tower.save(path)

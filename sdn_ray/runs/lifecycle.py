@@ -44,7 +44,7 @@ def begin_run(
 
 
 def run_to_its_end(
-    work: Callable[[Display], bool],
+    work: Callable[[], bool],
     run: Path,
     tracked: TrackedRun,
     prog: str,
@@ -52,7 +52,7 @@ def run_to_its_end(
     """Do the work of a run and tell MLflow, and the user, how it ended.
 
     Args:
-        work: given the terminal; whether it came to the end.
+        work: whether it came to the end.
         run: its folder.
         tracked: its MLflow run.
         prog: the command, for how to go on.
@@ -63,8 +63,7 @@ def run_to_its_end(
     recorder = Recorder(tracked)
     recorder.status("RUNNING")
     try:
-        with Display() as display:
-            finished = work(display)
+        finished = work()
     except (Interrupted, KeyboardInterrupt):
         finished = False
     except BaseException as error:

@@ -82,7 +82,15 @@ def fit_colors(
     """
     batches = list(batched([{"path": path} for path in images], FILES_AT_ONCE))
     found: list[np.ndarray | str] = []
-    for batch in stream(batches, HistogramActor, {}, workers, in_process=FILES_AT_ONCE, gpu=False):
+    for batch in stream(
+        batches,
+        HistogramActor,
+        {},
+        workers,
+        terminal=display,
+        in_process=FILES_AT_ONCE,
+        gpu=False,
+    ):
         bad = [histogram for histogram in batch if isinstance(histogram, str)]
         if bad and not skip_bad:
             raise UserError(f"{bad[0]}. Use --skip_bad to leave such images out")

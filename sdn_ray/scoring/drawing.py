@@ -88,11 +88,17 @@ def draw_requests(
         batches = _batches(images, settings)
         began, done = time.perf_counter(), 0
         for written in stream(
-            batches, ImageWriter, arguments, settings.actors, in_process=IN_PROCESS
+            batches,
+            ImageWriter,
+            arguments,
+            settings.actors,
+            terminal=terminal,
+            in_process=IN_PROCESS,
         ):
             done += written
             rate = done / (time.perf_counter() - began)
-            terminal.progress("drawing", done, len(images), f"{rate:.0f} images/s")
+            terminal.progress("drawing", done, len(images), f"{rate:.3g} images/s")
+    terminal.wait("writing the manifest and the sheet")
     _write_manifest(output, images)
     _write_grid(output, images)
     return len(images)

@@ -160,9 +160,7 @@ def worst(options: Any, output: Path, display: Display) -> list[TrackedRun | Non
     """Figure 9: the pairs of lowest FSIM, the lowest first."""
     sets, real = _sets(options)
     one = _single(sets)
-    one, _ = usable(
-        one, real, skip_bad=False, workers=options.workers, on_progress=display.progress
-    )
+    one, _ = usable(one, real, skip_bad=False, workers=options.workers, terminal=display)
     with SetScores(len(one.images), 1, 0) as found:
         settings = {"classifier": None, "splits": 1, "seed": 0}
         score_sets([one], [found], real, settings, options.workers, display)

@@ -2,14 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 
 from pydantic import ConfigDict, with_config
 from typing_extensions import TypedDict
 
 from sdn_ray.cluster.actor_pool import Row, batched, stream
-from sdn_ray.cluster.progress import OnProgress
+from sdn_ray.cluster.progress import Terminal
 from sdn_ray.data.image_sets import (
     REQUEST,
     ImageChecker,
@@ -23,7 +22,7 @@ from sdn_ray.data.references import RealImages
 from sdn_ray.errors import UserError
 from sdn_ray.files import read_json
 from sdn_ray.metrics.ssim import WINDOW
-from sdn_ray.models.export import GENERATOR, Origin, load_model
+from sdn_ray.models.export import GENERATOR, Origin, load_model, read_origin
 from sdn_ray.runs.experiment import absolute
 from sdn_ray.runs.folder import TrackedRun, tracked_run
 from sdn_ray.scoring.actors import image_row
@@ -47,11 +46,11 @@ class Entry:
         """Whether it is the `model` folder of a run."""
         return (self.folder / GENERATOR).exists()
 
-    @cached_property  # since it reads the whole model
+    @property
     def origin(self) -> Origin:
         """What the run of the model was, or of the model that drew the images; {} if unknown."""
         if self.is_model:
-            return load_model(self.folder).origin
+            return read_origin(self.folder)
         note = self.folder / REQUEST
         if not note.exists():  # of another system
             return {}
@@ -130,7 +129,7 @@ def open_set(entry: Entry, real: RealImages | None, captions_per_image: int | No
     if not entry.is_model:
         images = renumbered(one_sample_each(read_image_set(entry.folder)))
         return ScoredSet(entry.name, images, None, tracked)
-    model = load_model(entry.folder)
+    model = load_model(entry.folder)  # what is wrong with it is said here, not by an actor
     model.reader()
     if real is None:
         raise UserError(
@@ -164,7 +163,7 @@ def usable(
     *,
     skip_bad: bool,
     workers: int | None,
-    on_progress: OnProgress,
+    terminal: Terminal,
 ) -> tuple[ScoredSet, list[str]]:
     """A set without what cannot be used, and the reasons for what was left out.
 
@@ -184,12 +183,20 @@ def usable(
     rows += [{"index": None, "path": path, "row": None, "least": WINDOW} for path in drawn_from]
     checked = 0
     batches = list(batched(rows, FILES_AT_ONCE))
-    for found in stream(batches, ImageChecker, {}, workers, in_process=FILES_AT_ONCE, gpu=False):
+    for found in stream(
+        batches,
+        ImageChecker,
+        {},
+        workers,
+        terminal=terminal,
+        in_process=FILES_AT_ONCE,
+        gpu=False,
+    ):
         for index, path, reason in found:
             own = drawn_from[path] if index is None else [index]
             bad |= dict.fromkeys(own, reason)
         checked = min(checked + FILES_AT_ONCE, len(rows))
-        on_progress(f"decoding {one.name}", checked, len(rows))
+        terminal.progress(f"decoding {one.name}", checked, len(rows))
     if bad and not skip_bad:
         more = f" (and {len(bad) - 1} more such images)" if len(bad) > 1 else ""
         raise UserError(f"{bad[min(bad)]}{more}. Use --skip_bad to leave such images out")

@@ -74,8 +74,8 @@ def retrieval_index(
     image_size = max(step, image_size // step * step)
     dataset, rows = reference_rows(options.reference, "train", origins)
     cache = cache_at(options.cache)
-    start_ray()
-    images = prepare_images(dataset, image_size, cache, display.progress)
+    start_ray(display)
+    images = prepare_images(dataset, image_size, cache, display)
     class_ids = tuple(sorted({row.class_id for row in rows}))
     settings = FitSettings(options.epochs, _BATCH_SIZE, options.learning_rate, _SEED)
     # In this order since the first release: what was fitted before is found again.
@@ -158,7 +158,7 @@ def _index(
     batches = list(batched([{"row": int(row)} for row in members], _INDEXED_AT_ONCE))
     arguments = {"network": str(path), "array": str(images.array_path)}
     found: list[np.ndarray] = []
-    for features in stream(batches, IndexActor, arguments):
+    for features in stream(batches, IndexActor, arguments, terminal=terminal):
         found.append(features)
         terminal.progress("indexing training images", len(found), len(batches))
     return np.concatenate(found)

@@ -41,7 +41,9 @@ def score_sets(
         "models": [str(one.model) if one.model else None for one in sets],
     }
     began, done = time.perf_counter(), 0
-    results = stream(batches, ScoringActor, arguments, workers, in_process=IN_PROCESS)
+    results = stream(
+        batches, ScoringActor, arguments, workers, terminal=display, in_process=IN_PROCESS
+    )
     for batch, (place, scores) in zip(batches, results, strict=True):
         gathered[place].add(scores)
         if not done:  # the workers have started: from here on it is the rate that will last

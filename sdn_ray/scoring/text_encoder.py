@@ -22,7 +22,7 @@ from sdn_ray.text.image_encoder import load_image_encoder
 from sdn_ray.text.training import CaptionedFeatures, text_scores
 
 
-def score_text_encoder(options: Any, output: Path | None) -> int:
+def score_text_encoder(options: Any, output: Path | None, display: Display) -> None:
     """`evaluate --text_encoder`: print, write and record zero-shot accuracy and AP@50.
 
     Raises:
@@ -38,25 +38,23 @@ def score_text_encoder(options: Any, output: Path | None) -> int:
         )
     origins = {folder.name: source}  # its split counts where it was trained on this data set
     _, rows = reference_rows(options.reference, options.split, origins, skip_bad=options.skip_bad)
-    with Display() as display:
-        features = features_of(rows, source, display.progress)
-        held_out = CaptionedFeatures(
-            [row.captions for row in rows], np.array([row.class_id for row in rows]), features
-        )
-        scores = asdict(text_scores(encoder.encode, image_encoder, held_out))
-        counts = np.unique(held_out.class_ids, return_counts=True)[1]
-        # Always naming one class is right for its share of the images.
-        scores |= {"chance": 1 / len(counts), "largest_class": float(counts.max() / counts.sum())}
-        table = Table("measure", "value", title=f"{folder}: {len(rows)} images")
-        for name, value in scores.items():
-            table.add_row(name, f"{value:.4f}")
-        display.console.print(table)
+    features = features_of(rows, source, display)
+    held_out = CaptionedFeatures(
+        [row.captions for row in rows], np.array([row.class_id for row in rows]), features
+    )
+    scores = asdict(text_scores(encoder.encode, image_encoder, held_out))
+    counts = np.unique(held_out.class_ids, return_counts=True)[1]
+    # Always naming one class is right for its share of the images.
+    scores |= {"chance": 1 / len(counts), "largest_class": float(counts.max() / counts.sum())}
+    table = Table("measure", "value", title=f"{folder}: {len(rows)} images")
+    for name, value in scores.items():
+        table.add_row(name, f"{value:.4f}")
+    display.console.print(table)
     if output:
         found = {"text_encoder": str(folder), "images": len(rows), "classes": len(counts)}
         write_text(output, json.dumps(found | scores, indent=1) + "\n")
-        print(f"written to {output}")
+        display.line(f"written to {output}")
     tracked = noted_run(folder.parent)
     if tracked is not None:
         recorder = Recorder(tracked)
         recorder.metrics({f"{options.split}/{name}": value for name, value in scores.items()}, 0)
-    return 0

@@ -28,6 +28,7 @@ def run_trials(study: optuna.Study, shared: StudyJob, display: Display) -> None:
     if left <= 0:
         return
     display.line(f"{trials - left} of {trials} trials done before, {left} to go")
+    display.progress("trials", trials - left, trials)
     # Again: a kill may have come between the study's word and MLflow's.
     for trial in study.get_trials(deepcopy=False, states=FINISHED):
         record_trial(shared, trial, display.line)

@@ -2,7 +2,7 @@
 
 from dataclasses import asdict, dataclass, replace
 
-from sdn_ray.cluster.progress import Watcher
+from sdn_ray.cluster.progress import Terminal, Watcher
 from sdn_ray.cluster.resources import runs_on, start_ray, worker_resources
 from sdn_ray.cluster.tasks import ray_runner
 from sdn_ray.data.rows import CaptionedDataset
@@ -48,23 +48,24 @@ class StudySession:
         return StudyJob(self.plan, job, self.tracked, self.resources)
 
 
-def open_study_session(plan: StudyPlan, *, resumed: bool) -> StudySession:
+def open_study_session(plan: StudyPlan, terminal: Terminal, *, resumed: bool) -> StudySession:
     """Check and open what a study needs; what can be wrong comes before Ray starts.
 
     Raises:
         UserError: a store, the data set, the storage or the cluster cannot be had.
     """
     config, settings, folder = plan.config, plan.settings, plan.folder
+    terminal.wait("opening MLflow's store")
     tracking = open_tracking(config, folder)
     if isinstance(tracking, TrackedRun):  # every new trial begins a run in that store
         open_experiment(replace(config.tracking, uri=tracking.uri))
-    dataset = read_dataset(config.dataset)
+    dataset = read_dataset(config.dataset, terminal)
     split = plan.split(dataset)
     begun = (folder / "trials").is_dir()
     check_study(folder.name, settings.study_storage, new=not resumed, begun=begun)
     if config.storage:
         RunStorage(config.storage, folder.name).check(folder, new=not resumed)
-    start_ray()
+    start_ray(terminal)
     resources = worker_resources(
         config.training, trials=settings.concurrent, gpus_per_worker=settings.gpus_per_worker
     )

@@ -85,6 +85,9 @@ class TrialLog:
     def _error(self) -> Path:
         return self._run / "error.txt"
 
+    def wait(self, what: str) -> None:
+        """Nothing: the command shows the trials alone."""
+
     def line(self, text: str) -> None:
         """Append a line to the log."""
         with (self._run / "log.txt").open("a", encoding="utf-8") as file:

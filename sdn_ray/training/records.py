@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from sdn_ray.metrics.evaluation import PERCEPTUAL
 from sdn_ray.runs.folder import (
     end_is_recorded,
     note_end_recorded,
@@ -29,6 +30,20 @@ def record_epoch(run: Path, record: Mapping[str, Any], recorder: Recorder) -> No
     sheet = run / SAMPLES / sheet_name(epoch)
     if sheet.exists():
         recorder.file(sheet, SAMPLES)
+
+
+def telling(metrics: Mapping[str, Any], watched: str) -> list[str]:
+    """The few figures of an epoch that fit on a line; all stand in `metrics.jsonl` and MLflow.
+
+    Args:
+        metrics: of the epoch.
+        watched: which images were scored: validation or train.
+    """
+    shown = {"loss": metrics["loss"], "distance": metrics.get(f"{watched}/{PERCEPTUAL}")}
+    scores = [n for n in metrics if n.startswith(watched) and n.endswith("_score")]
+    shown["score"] = metrics[scores[0]] if scores else None
+    shown["SSIM"] = metrics.get(f"{watched}/ssim")
+    return [f"{name} {value:.3g}" for name, value in shown.items() if value is not None]
 
 
 def sheet_name(epoch: int) -> str:

@@ -41,7 +41,12 @@ class Session:
 
 
 def open_session(
-    config: ExperimentConfig, folder: Path, tags: Mapping[str, str], *, known: bool
+    config: ExperimentConfig,
+    folder: Path,
+    tags: Mapping[str, str],
+    terminal: Terminal,
+    *,
+    known: bool,
 ) -> Session:
     """Check and open what a training needs; what can be wrong comes before Ray starts.
 
@@ -49,17 +54,20 @@ def open_session(
         config: the experiment, checked.
         folder: of the run.
         tags: of its MLflow run.
+        terminal: is told what takes its time.
         known: whether its storage may know a run of this name.
 
     Raises:
         UserError: the MLflow store, the data set, the storage or the cluster cannot be had.
     """
+    terminal.wait("opening MLflow's store")
     tracking = open_tracking(config, folder)
-    dataset = read_dataset(config.dataset)
+    dataset = read_dataset(config.dataset, terminal)
     split = dataset_split(dataset, config.dataset)
     if config.storage:
         RunStorage(config.storage, folder.name).check(folder, new=not known)
-    start_ray()
+    start_ray(terminal)
     resources = worker_resources(config.training)
+    terminal.wait("beginning the MLflow run")
     tracked = begin_run(config, folder, tracking, tags)
     return Session(config, folder, dataset, split, resources, tracked)

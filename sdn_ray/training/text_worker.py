@@ -96,6 +96,7 @@ class TextWorker:
     def run(self) -> bool:
         """Train to the exported encoder; False when the user asked to stop."""
         self._restore()
+        self.terminal.wait("training the text encoder: first epoch")
         if not self._stale():
             for epoch in train_epochs(self.training, self.text.epochs, self.held_out):
                 self._keep(epoch)
@@ -103,6 +104,7 @@ class TextWorker:
                     break
                 if self.terminal.stop_wanted:
                     return False
+        self.terminal.wait("writing and recording the text encoder")
         if not self.job.finished:
             self._export()
         record_end(self.job.run, self.job.run / EXPORT, self.recorder)
@@ -162,8 +164,8 @@ class TextWorker:
         self.context.on_metrics(metrics)
 
     def _show(self, metrics: dict[str, Any], scores: TextScores | None) -> None:
-        epoch, detail = metrics["epoch"], f"loss {metrics['loss']:.3f}{scores_line(scores)}"
-        self.terminal.progress("training the text encoder", epoch, self.text.epochs, detail)
+        epoch, detail = metrics["epoch"], f"loss {metrics['loss']:.3g}{scores_line(scores)}"
+        self.terminal.progress("text encoder", epoch, self.text.epochs, detail)
         values = {k: v for k, v in metrics.items() if k != "epoch"}
         self.recorder.metrics(values, epoch)
 

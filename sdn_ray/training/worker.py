@@ -52,6 +52,7 @@ from sdn_ray.training.records import (
     record_end,
     record_epoch,
     sheet_name,
+    telling,
 )
 
 Value = TypeVar("Value")
@@ -113,7 +114,9 @@ class Worker:
         return self._run()
 
     def _run(self) -> bool:
+        self._wait("reading networks and data")
         run = self._restore()
+        self._wait_for_stage(run)
         hooks = Hooks(self._on_progress, self._on_epoch, self._on_checkpoint)
         finished = distill(run, self.batches, hooks)
         if finished and self.rank == 0:
@@ -122,6 +125,20 @@ class Worker:
             self._store()
             self._tell_storage_failure(self.storage.settle())
         return finished
+
+    def _wait(self, what: str) -> None:
+        if self.rank == 0:
+            self.terminal.wait(what)
+
+    def _wait_for_stage(self, run: Distillation) -> None:
+        """Say what comes before the first steps of a stage."""
+        if run.finished:
+            return
+        stage = run.stages[run.position.stage].name
+        if self.config.training.compile:
+            self._wait(f"{stage}: compiling, a minute or so")
+        else:
+            self._wait(f"{stage}: first steps")
 
     def _store(self) -> None:
         """Keep the run folder a second time; what fails there costs a warning, not the training."""
@@ -221,7 +238,7 @@ class Worker:
                 f"{steps.stage.name} epoch {steps.epoch + 1}/{steps.stage.epochs}",
                 steps.steps_done,
                 steps.steps,
-                f"loss {steps.loss:.4g}  {steps.images_per_second:.0f} images/s",
+                f"{steps.images_per_second:.3g} images/s, loss {steps.loss:.3g}",
             )
         return self.rank == 0 and self.terminal.stop_wanted
 
@@ -234,9 +251,12 @@ class Worker:
             steps = run.steps_done(len(self.batches))
             save_checkpoint(self.job.run / "checkpoints", state, steps, stage_end)
             self._store()
+            if stage_end:
+                self._wait_for_stage(run)
 
     def _on_epoch(self, result: EpochResult, generator: Generator) -> None:
         metrics: dict[str, Any] = {"epoch": result.total_epoch, "stage": result.stage.name}
+        self._wait(f"scoring epoch {result.total_epoch}")
         if self.rank == 0:
             scores = evaluate_generator(
                 generator,
@@ -258,10 +278,9 @@ class Worker:
         self, metrics: dict[str, Any], result: EpochResult, generator: Generator
     ) -> None:
         note_epoch(self.job.run, metrics)
-        shown = [f"{k} {v:.3f}" for k, v in metrics.items() if k.startswith(self.watched_name)]
         self.terminal.line(
             f"{result.stage.name} epoch {result.epoch + 1}/{result.stage.epochs}: "
-            f"loss {result.loss:.4g}, {result.images_per_second:.0f} images/s, {', '.join(shown)}"
+            f"{', '.join(telling(metrics, self.watched_name))}"
         )
         history = read_metrics(self.job.run)
         loss_curves(self.job.run / CURVES, history, [record["stage"] for record in history])
@@ -293,6 +312,7 @@ class Worker:
         """Score the test classes, once, export the model, and record both."""
         if not self.job.finished:
             self._export(generator)
+        self._wait("recording in MLflow")
         if self.recorder:
             record_end(self.job.run, self.job.run / MODEL, self.recorder)
 

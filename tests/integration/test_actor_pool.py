@@ -1,4 +1,5 @@
 import time
+from unittest.mock import Mock
 
 import pytest
 import ray
@@ -30,22 +31,22 @@ def batches(count):
 
 
 def test_results_come_in_the_order_of_the_batches(joined):
-    results = list(stream(batches(12), Doubler, {"refused": None}))
+    results = list(stream(batches(12), Doubler, {"refused": None}, terminal=Mock()))
     assert results == [[2 * row["x"] for row in batch] for batch in batches(12)]
-    assert list(stream([], Doubler, {"refused": None})) == []
+    assert list(stream([], Doubler, {"refused": None}, terminal=Mock())) == []
 
 
 def test_a_users_error_in_an_actor_is_the_users_error(joined):
     with pytest.raises(UserError, match=r"^found 7, expected another number$"):
-        list(stream(batches(4), Doubler, {"refused": 7}))
+        list(stream(batches(4), Doubler, {"refused": 7}, terminal=Mock()))
     with pytest.raises(UserError, match=r"^found 7 at once$"):
-        list(stream(batches(4), Doubler, {"refused": 7, "at_once": True}))
+        list(stream(batches(4), Doubler, {"refused": 7, "at_once": True}, terminal=Mock()))
 
 
 def test_an_error_leaves_no_actor_on_the_cores(joined):
     """Not even while somebody looks at the traceback."""
     with pytest.raises(UserError) as kept:
-        list(stream(batches(40), Doubler, {"refused": 7}))
+        list(stream(batches(40), Doubler, {"refused": 7}, terminal=Mock()))
     deadline = time.monotonic() + 30
     while ray.available_resources().get("CPU") != ray.cluster_resources()["CPU"]:
         assert time.monotonic() < deadline, "an actor still has its core"
@@ -55,16 +56,16 @@ def test_an_error_leaves_no_actor_on_the_cores(joined):
 
 def test_another_error_is_not_taken_for_one(joined):
     with pytest.raises(Exception, match="ZeroDivisionError"):
-        list(stream([[{"x": -1}]], Doubler, {"refused": None}))
+        list(stream([[{"x": -1}]], Doubler, {"refused": None}, terminal=Mock()))
 
 
 def test_a_few_rows_are_worked_off_in_this_process(monkeypatch):
     monkeypatch.setattr(actor_pool, "start_ray", None)  # no cluster is asked for
-    results = list(stream(batches(4), Doubler, {"refused": None}, in_process=12))
+    results = list(stream(batches(4), Doubler, {"refused": None}, in_process=12, terminal=Mock()))
     assert results == [[2 * row["x"] for row in batch] for batch in batches(4)]
     with pytest.raises(UserError, match=r"^found 7, expected another number$"):
-        list(stream(batches(4), Doubler, {"refused": 7}, in_process=12))
+        list(stream(batches(4), Doubler, {"refused": 7}, in_process=12, terminal=Mock()))
     with pytest.raises(TypeError):  # one row more than a few, and a wish for actors
-        list(stream(batches(4), Doubler, {"refused": None}, in_process=11))
+        list(stream(batches(4), Doubler, {"refused": None}, in_process=11, terminal=Mock()))
     with pytest.raises(TypeError):
-        list(stream(batches(4), Doubler, {"refused": None}, 1, in_process=12))
+        list(stream(batches(4), Doubler, {"refused": None}, 1, in_process=12, terminal=Mock()))

@@ -24,6 +24,7 @@ from sdn_ray.metrics.fsim import fsim
 from sdn_ray.metrics.ssim import ssim
 from sdn_ray.models.classifiers import load_classifier
 from sdn_ray.models.export import load_model
+from sdn_ray.scoring import run as scoring_run
 
 SPLITS = ("--splits", 4)
 
@@ -172,8 +173,8 @@ def test_a_scoring_actor_that_is_killed_changes_nothing(
         thread.start()
         score_sets(*arguments)
 
-    thread, score_sets = threading.Thread(target=kill_one), evaluate.score_sets
-    monkeypatch.setattr(evaluate, "score_sets", disturbed_scoring)
+    thread, score_sets = threading.Thread(target=kill_one), scoring_run.score_sets
+    monkeypatch.setattr(scoring_run, "score_sets", disturbed_scoring)
     disturbed = scores_of(tmp_path, squeezenet, *options)
     thread.join()
     assert killed

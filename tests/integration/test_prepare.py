@@ -1,3 +1,5 @@
+from unittest.mock import Mock
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -10,19 +12,19 @@ from sdn_ray.preparation.images import prepare_images
 
 @pytest.fixture(autouse=True)
 def started(joined):
-    start_ray()
+    start_ray(Mock())
 
 
 def prepared(root, tmp_path, **options):
-    seen = []
+    terminal = Mock()
     images = prepare_images(
         read_oxford_flowers(root),
         32,
         tmp_path / "cache",
-        lambda *event: seen.append(event),
+        terminal,
         **options,
     )
-    return images, seen
+    return images, [call.args for call in terminal.progress.call_args_list]
 
 
 def test_images_are_decoded_whole_and_once(photographs, tmp_path):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from mlflow.tracking import MlflowClient
 from PIL import Image
+from ray.cluster_utils import Cluster
 
 from sdn_ray import generate
 from sdn_ray.cluster.tasks import run_locally
@@ -100,7 +101,7 @@ def contents(folder):
 
 def test_a_finished_run_has_nothing_left_to_go_on_with(small, tmp_path, monkeypatch):
     _, run = small
-    monkeypatch.setattr(session, "start_ray", lambda: pytest.fail("Ray was started"))
+    monkeypatch.setattr(session, "start_ray", lambda terminal: pytest.fail("Ray was started"))
     found = tracked(run)
     before = contents(run), MlflowClient(found["uri"]).get_run(found["run_id"]).info.end_time
     log = tmp_path / "log"
@@ -114,7 +115,7 @@ def test_a_finished_run_has_nothing_left_to_go_on_with(small, tmp_path, monkeypa
 
 def test_what_a_kill_kept_from_mlflow_is_recorded_by_who_goes_on(small, tmp_path, monkeypatch):
     _, run = small
-    monkeypatch.setattr(session, "start_ray", lambda: pytest.fail("Ray was started"))
+    monkeypatch.setattr(session, "start_ray", lambda terminal: pytest.fail("Ray was started"))
     cut_off = tmp_path / "run"  # between the export of the model and what MLflow is told of it
     shutil.copytree(run, cut_off)
     (cut_off / ".recorded").unlink()
@@ -177,13 +178,34 @@ def test_kills_stops_and_a_lost_machine_cost_nothing(small, tmp_path):
     assert file_hash(store / "again" / weights) == file_hash(again / weights)
 
 
+def test_the_death_of_a_node_costs_nothing(small, tmp_path, monkeypatch):
+    """The node of the worker, not that of the command; another one takes its place."""
+    config, undisturbed = small
+    run, log = tmp_path / "run", tmp_path / "log"
+    cluster = Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False}
+    )
+    try:
+        doomed = cluster.add_node(num_cpus=1)
+        monkeypatch.setenv("RAY_ADDRESS", cluster.address)
+        process = start("sdn_ray.train", "--config", config, "--output", run, log=log)
+        wait_for(lambda: checkpoints(run), process)
+        cluster.add_node(num_cpus=1)
+        cluster.remove_node(doomed, allow_graceful=False)
+        assert process.wait(300) == 0, log.read_text()
+    finally:
+        cluster.shutdown()
+    assert "going on from step" in log.read_text()
+    assert_same(run, undisturbed)
+
+
 def in_this_process(options, run):
     """Train with one worker, without Ray: the data is prepared, and workers know no Ray."""
     parser = experiment_parser("test", "")
     config = experiment_from(parser.parse_args([str(option) for option in options]))
-    dataset = read_dataset(config.dataset)
-    split = dataset_split(dataset, config.dataset)
     terminal = Mock(stop_wanted=False)
+    dataset = read_dataset(config.dataset, terminal)
+    split = dataset_split(dataset, config.dataset)
     images = prepare_configured_images(dataset, config.dataset, terminal)
     job = prepare_job(config, images, split, run_locally, terminal)
     assert run_job(replace(job, run=run), WorkerContext(terminal, Mock(), Mock()))

@@ -11,6 +11,7 @@ from sdn_ray import evaluate, train_text
 from sdn_ray.errors import UserError
 from sdn_ray.files import file_hash
 from sdn_ray.preparation import features
+from sdn_ray.training import run as training_run
 from sdn_ray.training.job import WorkerContext
 from tests.conftest import SHARED
 from tests.integration.small import checkpoints, start, wait_for
@@ -47,7 +48,7 @@ def test_an_encoder_is_trained_goes_on_after_a_kill_and_is_scored(
     with monkeypatch.context() as patch:
         # Sixty photographs are few, but actors are for many; Ray Train is for what is killed.
         patch.setattr(features, "IN_PROCESS", 0)
-        patch.setattr(train_text, "fit", without_ray_train)
+        patch.setattr(training_run, "fit", without_ray_train)
         assert train_text.main(["--config", str(config), "--output", str(run)]) == 0
     history = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [record["epoch"] for record in history] == [1, 2, 3, 4, 5, 6]
@@ -62,7 +63,7 @@ def test_an_encoder_is_trained_goes_on_after_a_kill_and_is_scored(
     os.kill(killed.pid, signal.SIGKILL)
     killed.wait()
     assert not (again / "text_encoder").exists()
-    monkeypatch.setattr(train_text, "fit", without_ray_train)
+    monkeypatch.setattr(training_run, "fit", without_ray_train)
     assert train_text.main(["--resume", str(again)]) == 0
     assert "going on after epoch" in capsys.readouterr().out
     for name in ("text_encoder.safetensors", "image_side.safetensors"):

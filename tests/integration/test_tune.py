@@ -157,7 +157,7 @@ def test_what_cannot_be_searched_is_one_clear_error(config, joined, tmp_path):
     options = ["--config", config, "--space", space, "--output", tmp_path / "study"]
     assert "--space: found none" in refused("--config", config)
     assert "--trials: found 0" in refused(*options, "--trials", 0)
-    assert "--objective: found loss, expected classifier_score or perceptual_distance" in refused(
+    assert "--objective: found 'loss', expected classifier_score, perceptual_distance" in refused(
         *options, "--objective", "loss"
     )
     assert "needs evaluation.classifier" in refused(*options, "--objective", "classifier_score")

@@ -436,7 +436,7 @@ def test_the_option_that_a_diverged_run_names_exists(scheme, option):
         distill(new_run(scheme), new_batches(data=poisoned()[0]), Record())
 
 
-def worker(rank, folder, world_size):
+def worker(rank, folder, world_size, compiled):
     """One of the data-parallel processes: it writes down what it has seen."""
     dist.init_process_group(
         "gloo",
@@ -446,15 +446,16 @@ def worker(rank, folder, world_size):
         timeout=timedelta(minutes=5),
     )
     try:
-        torch.save(seen_by_worker(rank, world_size), folder / f"{rank}.pt")
+        torch.save(seen_by_worker(rank, world_size, compiled), folder / f"{rank}.pt")
     finally:
         dist.destroy_process_group()
 
 
-def seen_by_worker(rank, world_size):
+def seen_by_worker(rank, world_size, compiled):
     options = {"batch_size": 12, "rank": rank, "world_size": world_size}
     # One worker alone wishes to stop, in the second step of stage two.
-    run, hooks = new_run(log_steps=1), Record(stop=4 if rank == 1 else None)
+    hooks = Record(stop=4 if rank == 1 else None)
+    run = new_run(log_steps=1, compile=compiled)
     hooks.on_checkpoint = lambda run, stage_end: hooks.checkpoints.append(stage_end)
     finished = distill(run, new_batches(data=new_data(12), **options), hooks)
     diverged = ""
@@ -472,12 +473,13 @@ def seen_by_worker(rank, world_size):
     }
 
 
-def test_two_workers_take_the_steps_of_one(tmp_path):
+@pytest.mark.parametrize("compiled", [False, True])
+def test_two_workers_take_the_steps_of_one(tmp_path, compiled):
     """Steps of 2 × 6 images are those of 1 × 12; one step an epoch, through both stages."""
     # This process is one of the two, since another one spends most of its time on importing torch.
-    other = mp.get_context("spawn").Process(target=worker, args=(1, tmp_path, 2))
+    other = mp.get_context("spawn").Process(target=worker, args=(1, tmp_path, 2, compiled))
     other.start()
-    worker(0, tmp_path, 2)
+    worker(0, tmp_path, 2, compiled)
     other.join()
     assert other.exitcode == 0
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))

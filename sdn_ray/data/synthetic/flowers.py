@@ -7,7 +7,7 @@ class-disjoint split. 80 species, 8 of them for testing, one of each petal colou
 import json
 import shutil
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -32,7 +32,12 @@ class _Content(TypedDict):
 
 
 def write_synthetic_flowers(
-    root: Path, *, image_size: int = 64, images_per_species: int = 60, seed: int = 0
+    root: Path,
+    *,
+    image_size: int = 64,
+    images_per_species: int = 60,
+    seed: int = 0,
+    on_image: Callable[[int, int], None] | None = None,
 ) -> None:
     """Draw the data set into the new folder ``root``, all or nothing.
 
@@ -40,7 +45,7 @@ def write_synthetic_flowers(
     captions, one a line), ``trainvalclasses.txt``, ``testclasses.txt`` and ``species.json``.
     The same arguments give the same files; an image does not depend on ``images_per_species``.
     When ``root`` already holds this very data set, nothing is done. Several processes may write
-    the same ``root`` at once.
+    the same ``root`` at once. ``on_image`` is told how many images of how many are drawn.
 
     Raises:
         UserError: ``image_size`` is not a multiple of 8 from 16 to 256, there would be no images,
@@ -66,7 +71,7 @@ def write_synthetic_flowers(
     root.parent.mkdir(parents=True, exist_ok=True)
     partial = root.with_name(f".{root.name}.{uuid.uuid4().hex}")
     try:
-        _write(partial, settings)
+        _write(partial, settings, on_image)
         try:
             partial.rename(root)
         except OSError:  # another process was first, unless the folder holds something else
@@ -111,7 +116,9 @@ def read_species(root: Path) -> dict[int, Species]:
     return _content(Path(root) / SPECIES_FILE)["species"]
 
 
-def _write(root: Path, settings: dict[str, int]) -> None:
+def _write(
+    root: Path, settings: dict[str, int], on_image: Callable[[int, int], None] | None
+) -> None:
     per_species, seed = settings["images_per_species"], settings["seed"]
     for class_id, species in SPECIES.items():
         images = root / "images" / class_name(class_id)
@@ -125,6 +132,8 @@ def _write(root: Path, settings: dict[str, int]) -> None:
             image = draw_flower(species, rng, settings["image_size"])
             image.save(images / f"{stem}.png", compress_level=1)
             _write_text(texts / f"{stem}.txt", captions)
+            if on_image is not None:
+                on_image((class_id - 1) * per_species + index + 1, len(SPECIES) * per_species)
     _write_text(root / "trainvalclasses.txt", map(class_name, TRAIN_CLASSES))
     _write_text(root / "testclasses.txt", map(class_name, TEST_CLASSES))
     attributes = {

@@ -1,0 +1,156 @@
+"""The two trainings as their commands run them: of a generator, and of a text encoder."""
+
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from sdn_ray.cluster.progress import Watcher
+from sdn_ray.cluster.resources import runs_on, stop_ray
+from sdn_ray.cluster.tasks import ray_runner
+from sdn_ray.config import ExperimentConfig
+from sdn_ray.models.image_features import TEACHER
+from sdn_ray.preparation.features import feature_source, prepare_features
+from sdn_ray.preparation.teacher import prepare_teacher
+from sdn_ray.runs.folder import read_metrics
+from sdn_ray.runs.lifecycle import run_to_its_end, show_scores
+from sdn_ray.runs.terminal import Display
+from sdn_ray.runs.tracking import look_line
+from sdn_ray.training.checks import check_experiment, check_sizes, check_text_training
+from sdn_ray.training.job import prepare_job
+from sdn_ray.training.ray_train import fit
+from sdn_ray.training.records import MODEL, finished_before
+from sdn_ray.training.session import Session, open_session
+from sdn_ray.training.text_worker import EXPORT, TextJob, run_text_job
+from sdn_ray.training.worker import run_job
+
+_PYTHON = "python -m sdn_ray"
+_WORKERS = "starting the workers"
+
+
+def train(config: ExperimentConfig, folder: Path, display: Display, *, known: bool) -> None:
+    """Train a generator in a run folder, or say that it is trained.
+
+    Args:
+        config: the experiment.
+        folder: of the run, new or to go on with.
+        display: shows how far it has come.
+        known: whether its storage may know a run of this name.
+
+    Raises:
+        UserError: the experiment cannot be meant, or something that it needs cannot be had.
+        Interrupted: the user stopped it.
+    """
+    if known and finished_before(folder, folder / MODEL):
+        return
+    check_experiment(config)
+    tags = {"sdn_ray.command": "train", "sdn_ray.scheme": config.distillation.scheme}
+    session = open_session(config, folder, tags, display, known=known)
+    run_to_its_end(lambda: _train(session, display), folder, session.tracked, f"{_PYTHON}.train")
+    _summarise(folder, session.tracked.uri, display)
+    stop_ray(display)
+
+
+def _train(session: Session, display: Display) -> bool:
+    """Prepare and train; whether it came to the end."""
+    began = time.perf_counter()
+    config, split = session.config, session.split
+    display.line(runs_on(session.resources, config.training.workers))
+    images = session.images(display)
+    counts = [len(images.dataset.rows_of(part)) for part in split.to_dict().values()]
+    display.line(
+        f"{config.dataset.name}: {counts[0]} training, {counts[1]} validation and {counts[2]} "
+        f"test images of {len(split.train)}, {len(split.validation)} and {len(split.test)} classes"
+    )
+    check_sizes(config, counts[0], counts[2])
+    watch = Watcher(display)
+    runner = ray_runner(session.resources)
+    prepared = watch(
+        lambda: prepare_job(config, images, split, runner, watch.remote), checkpoints=False
+    )
+    job = replace(prepared, run=session.folder, tracked=session.tracked, name=session.folder.name)
+    display.line(f"prepared in {time.perf_counter() - began:.0f} s")
+    display.wait(_WORKERS)
+    storage = job.storage()
+    if storage:
+        storage.push(job.run)  # what this machine has written: the workers may not see it
+    return watch(
+        lambda: fit(
+            run_job,
+            job,
+            config.training.workers,
+            session.resources,
+            watch.remote,
+            (job.name, ""),
+            max_failures=config.training.max_failures,
+        ),
+        checkpoints=True,
+    )
+
+
+def _summarise(run: Path, uri: str, display: Display) -> None:
+    """The table at the end of a run."""
+    show_scores(run, display)
+    last = read_metrics(run)[-1]
+    display.line(f"last epoch: loss {last['loss']:.4g}, {last['images_per_second']:.3g} images/s")
+    display.line(f"model:   {run / MODEL}")
+    display.line(f"samples: {run / 'samples'}")
+    display.line(look_line(uri))
+
+
+def train_text(config: ExperimentConfig, folder: Path, display: Display, *, known: bool) -> None:
+    """Train a text encoder in a run folder, or say that it is trained; see `train`.
+
+    Raises:
+        UserError: the experiment cannot be meant, or something that it needs cannot be had.
+        Interrupted: the user stopped it.
+    """
+    if known and finished_before(folder, folder / EXPORT):
+        return
+    check_text_training(config)
+    tags = {"sdn_ray.command": "train_text", "sdn_ray.encoder": config.text.encoder}
+    session = open_session(config, folder, tags, display, known=known)
+
+    def work() -> bool:
+        return _train_text(session, display)
+
+    run_to_its_end(work, folder, session.tracked, f"{_PYTHON}.train_text")
+    _summarise_text(folder, session.tracked.uri, display)
+    stop_ray(display)
+
+
+def _train_text(session: Session, display: Display) -> bool:
+    """Prepare and train; whether it came to the end."""
+    config, split = session.config, session.split
+    display.line(runs_on(session.resources))
+    images = session.images(display)
+    watch = Watcher(display)
+    runner = ray_runner(session.resources)
+    teacher: Path | None = None
+    if config.text.features == TEACHER:
+        teacher = watch(
+            lambda: prepare_teacher(config, images, split, runner, watch.remote), checkpoints=False
+        )
+    source = feature_source(config, teacher, split)
+    features = prepare_features(images, source, display)
+    job = TextJob(config, session.folder, images, split, features, source, session.tracked)
+    display.wait(_WORKERS)
+    return watch(
+        lambda: fit(
+            run_text_job,
+            job,
+            1,
+            session.resources,
+            watch.remote,
+            (job.run.name, ""),
+            max_failures=config.training.max_failures,
+        ),
+        checkpoints=True,
+    )
+
+
+def _summarise_text(run: Path, uri: str, display: Display) -> None:
+    """The table at the end of a run."""
+    show_scores(run, display)
+    display.line(f"last epoch: loss {read_metrics(run)[-1]['loss']:.4g}")
+    display.line(f"encoder: {run / EXPORT} (for --text.weights, and evaluate --text-encoder)")
+    display.line(look_line(uri))
