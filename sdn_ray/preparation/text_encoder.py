@@ -162,5 +162,5 @@ def _fit_text(
         terminal.progress(
             "text encoder", epoch.epoch, epoch.epochs, f"loss {epoch.loss:.3g}{detail}"
         )
-    terminal.line(f"text encoder: {text.epochs} epochs{detail}")
+    terminal.line(f"text encoder: {text.epochs} epoch{'' if text.epochs == 1 else 's'}{detail}")
     training.tower.save(path)

@@ -1,5 +1,6 @@
 """MLflow: the only module that imports it."""
 
+import getpass
 import json
 import logging
 import os
@@ -84,7 +85,10 @@ def start_run(
 ) -> TrackedRun:
     """Begin a run with the flattened configuration as its parameters; those unset are left out."""
     client = MlflowClient(uri)
-    run = client.create_run(experiment_id, run_name=name, tags=dict(tags))
+    known = {"mlflow.user": getpass.getuser(), "mlflow.source.type": "LOCAL"}
+    if "sdn_ray.command" in tags:
+        known["mlflow.source.name"] = f"sdn_ray.{tags['sdn_ray.command']}"
+    run = client.create_run(experiment_id, run_name=name, tags=known | dict(tags))
     entries = [
         Param(key, str(value)[:_MAX_PARAM_LENGTH])
         for key, value in params.items()
@@ -115,11 +119,18 @@ def _first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
-def look_line(uri: str) -> str:
-    """How a user looks at what was recorded."""
-    if uri.startswith(SQLITE):  # one process serves one user; MLflow would start four
-        return f"MLflow:  mlflow ui --workers 1 --backend-store-uri {uri}"
-    return f"MLflow:  {uri}"
+def look_lines(run: TrackedRun) -> str:
+    """How a user looks at what was recorded.
+
+    Without `workflowType` MLflow's page opens every experiment as one of prompts and traces,
+    whatever the experiment's tag says.
+    """
+    page = f"#/experiments/{run.experiment_id}/runs/{run.run_id}?workflowType=machine_learning"
+    if not run.uri.startswith(SQLITE):
+        return f"MLflow:  {run.uri}/{page}"
+    # One process serves one user; MLflow would start four.
+    served = f"mlflow ui --workers 1 --backend-store-uri {run.uri}"
+    return f"MLflow:  {served}\n         http://127.0.0.1:5000/{page}"
 
 
 class Recorder:

@@ -13,12 +13,12 @@ from rich.table import Column, Table
 from sdn_ray.errors import UserError
 from sdn_ray.files import replacing, write_text
 from sdn_ray.runs.experiment import read_experiment, to_yaml
-from sdn_ray.runs.folder import TrackedRun, noted_run
+from sdn_ray.runs.folder import TrackedRun, noted_run, read_metrics
 from sdn_ray.runs.terminal import Display
-from sdn_ray.runs.tracking import Recorder, look_line
-from sdn_ray.search.study import OBJECTIVE, REASON, STATUS_TAG
+from sdn_ray.runs.tracking import Recorder, look_lines
+from sdn_ray.search.study import REASON, STATUS_TAG
 from sdn_ray.search.trial import StudyJob, begin_trial_run
-from sdn_ray.training.records import record_all
+from sdn_ray.training.records import OBJECTIVE, record_all
 
 _SHOWN = 5  # trials in the table
 _TELLING = 10  # complete trials, from which importances begin to mean something
@@ -51,7 +51,8 @@ def record_trial(shared: StudyJob, trial: FrozenTrial, warn: Callable[[str], Non
         tags["sdn_ray.reason"] = trial.user_attrs[REASON]
     recorder.tags(tags)
     if trial.value is not None:
-        recorder.metrics({OBJECTIVE: trial.value}, 0)
+        epochs = max((record["epoch"] for record in read_metrics(run)), default=0)
+        recorder.metrics({OBJECTIVE: trial.value}, epochs)
     recorder.status(status)
 
 
@@ -62,7 +63,7 @@ def _made_up_for(
     config = read_experiment(run / "config.yaml")
     tracked = begin_trial_run(shared, trial.number, trial.params, config, warn)
     if tracked:
-        record_all(run, Recorder(tracked, warn))
+        record_all(run, Recorder(tracked, warn), shared.plan.objective.name)
     return tracked
 
 
@@ -101,7 +102,7 @@ def summarise(study: optuna.Study, shared: StudyJob, recorder: Recorder, display
         recorder.file(file)
     display.line(f"best:  python -m sdn_ray.train --config {path}")
     display.line(f"study: {shared.folder}")
-    display.line(look_line(shared.parent.uri))
+    display.line(look_lines(shared.parent))
 
 
 def _record_study(

@@ -19,6 +19,7 @@ from sdn_ray.files import read_yaml
 from sdn_ray.runs.experiment import experiment_from, experiment_parser
 
 TOTAL_EPOCHS, STAGE_FRACTION = "total_epochs", "stage_one_fraction"
+STAGE_EPOCHS = ("distillation.stage_one.epochs", "distillation.stage_two.epochs")
 SCHEME = "distillation.scheme"
 PREPARED = ("teacher.", "text.")  # options by which trials differ in what they are taught by
 _SHARED = {  # options that no trial has of its own, and why
@@ -119,8 +120,7 @@ class SearchSpace:
         if self.total_epochs is not None:
             share = round(options.pop(STAGE_FRACTION) * self.total_epochs)
             first = min(max(share, 1), self.total_epochs - 1)
-            options["distillation.stage_one.epochs"] = first
-            options["distillation.stage_two.epochs"] = self.total_epochs - first
+            options |= dict(zip(STAGE_EPOCHS, (first, self.total_epochs - first), strict=True))
         if options.get(SCHEME, DIVERSE) != DIVERSE:
             options.setdefault("distillation.samples", 1)  # which belong to that scheme alone
         return options
@@ -206,7 +206,7 @@ def _checked(space: SearchSpace) -> SearchSpace:
         raise UserError(
             f"{space.path}: {TOTAL_EPOCHS} and {STAGE_FRACTION} belong together, found one of them"
         )
-    fixed = names & {"distillation.stage_one.epochs", "distillation.stage_two.epochs"}
+    fixed = names & set(STAGE_EPOCHS)
     if space.total_epochs is not None and fixed:
         raise UserError(
             f"{space.path}: found {', '.join(sorted(fixed))} beside {TOTAL_EPOCHS}, which settles "

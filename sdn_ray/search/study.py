@@ -26,8 +26,9 @@ from sdn_ray.errors import UserError, one_line
 from sdn_ray.files import check_writable
 from sdn_ray.search.plan import StudyPlan
 from sdn_ray.search.space import SearchSpace
+from sdn_ray.training.records import OBJECTIVE
 
-OBJECTIVE, RUNG, REASON = "objective", "final_stage_epoch", "reason"
+RUNG, REASON = "final_stage_epoch", "reason"
 STATUS_TAG = "sdn_ray.status"  # of a trial's MLflow run: running, or how it ended
 LAST_EPOCH = "last_epoch"  # whether a trial has trained to its end
 RETRIES = 2  # of a trial whose process or node dies

@@ -20,13 +20,14 @@ from sdn_ray.runs.experiment import to_yaml
 from sdn_ray.runs.folder import TrackedRun, note_run, noted_run, read_metrics
 from sdn_ray.runs.tracking import Recorder, flatten, try_start_run
 from sdn_ray.search.plan import StudyPlan
-from sdn_ray.search.space import PREPARED, SearchSpace
-from sdn_ray.search.study import LAST_EPOCH, OBJECTIVE, REASON, RUNG, STATUS_TAG
+from sdn_ray.search.space import PREPARED, STAGE_EPOCHS, SearchSpace
+from sdn_ray.search.study import LAST_EPOCH, REASON, RUNG, STATUS_TAG
 from sdn_ray.text.encoders import CHAR_CNN_RNN
 from sdn_ray.training.build import config_stages
 from sdn_ray.training.gauges import Gauges
 from sdn_ray.training.job import TrainingJob, WorkerContext, prepare_job
 from sdn_ray.training.ray_train import UNRECOVERABLE, failure_reason, fit
+from sdn_ray.training.records import OBJECTIVE
 from sdn_ray.training.worker import run_job
 
 
@@ -163,7 +164,13 @@ def run_trial(trial: dict[str, Any], study: StudyJob) -> None:
     try:
         job = _trial_job(study, config, log)
         _train(
-            replace(job, run=run, tracked=tracked, name=study.trial_name(number)),
+            replace(
+                job,
+                run=run,
+                tracked=tracked,
+                name=study.trial_name(number),
+                objective=study.plan.objective.name,
+            ),
             study,
             log,
             number,
@@ -249,7 +256,8 @@ def begin_trial_run(
     }
     # Searched options stand once, under the name by which all runs of a study have them.
     searched = {f"searched/{option}": value for option, value in values.items()}
-    fixed = {name: value for name, value in flatten(asdict(config)).items() if name not in values}
+    settled = {*values, *(STAGE_EPOCHS if study.space.total_epochs is not None else ())}
+    fixed = {name: value for name, value in flatten(asdict(config)).items() if name not in settled}
     name = f"{study.folder.name}-{number:04d}"
     tracked = try_start_run(study.parent, name, fixed | searched, tags, warn)
     if tracked:

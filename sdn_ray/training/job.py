@@ -30,6 +30,7 @@ class TrainingJob:
     text_encoder: Path | None
     tracked: TrackedRun | None
     name: str = ""  # of the run in its storage
+    objective: str | None = None  # the metric by which a trial is compared with others
 
     @property
     def finished(self) -> bool:

@@ -14,13 +14,25 @@ from sdn_ray.runs.folder import (
 )
 from sdn_ray.runs.tracking import Recorder
 
+OBJECTIVE = "objective"  # by which trials are compared, in MLflow and Tune
 MODEL, CURVES, SAMPLES, TEST_SHEET = "model", "curves.png", "samples", "test.png"
 
 
-def record_epoch(run: Path, record: Mapping[str, Any], recorder: Recorder) -> None:
-    """Record an epoch, as a line of `metrics.jsonl` has it, and the pictures of its end."""
+def record_epoch(
+    run: Path, record: Mapping[str, Any], recorder: Recorder, objective: str | None = None
+) -> None:
+    """Record an epoch, as a line of `metrics.jsonl` has it, and the pictures of its end.
+
+    Args:
+        run: its folder.
+        record: of the epoch.
+        recorder: of its MLflow run.
+        objective: of a trial, the metric that is recorded as `objective` too. It comes first, since
+            MLflow's Compare takes the first metric that runs have in common for its axis.
+    """
     stage, epoch = record["stage"], record["epoch"]
-    values = {
+    values = {OBJECTIVE: record[objective]} if objective and objective in record else {}
+    values |= {
         f"{stage}/{name}" if name.startswith(("loss", "terms")) else name: value
         for name, value in record.items()
         if name not in ("epoch", "stage")
@@ -74,10 +86,10 @@ def record_end(run: Path, made: Path, recorder: Recorder) -> None:
         note_end_recorded(run)
 
 
-def record_all(run: Path, recorder: Recorder) -> None:
+def record_all(run: Path, recorder: Recorder, objective: str | None = None) -> None:
     """Record what a run has come to while MLflow was away."""
     for record in read_metrics(run):
-        record_epoch(run, record, recorder)
+        record_epoch(run, record, recorder, objective)
     if (run / MODEL).is_dir():
         record_end(run, run / MODEL, recorder)
 

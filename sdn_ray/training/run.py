@@ -11,10 +11,10 @@ from sdn_ray.config import ExperimentConfig
 from sdn_ray.models.image_features import TEACHER
 from sdn_ray.preparation.features import feature_source, prepare_features
 from sdn_ray.preparation.teacher import prepare_teacher
-from sdn_ray.runs.folder import read_metrics
+from sdn_ray.runs.folder import TrackedRun, read_metrics
 from sdn_ray.runs.lifecycle import run_to_its_end, show_scores
 from sdn_ray.runs.terminal import Display
-from sdn_ray.runs.tracking import look_line
+from sdn_ray.runs.tracking import look_lines
 from sdn_ray.training.checks import check_experiment, check_sizes, check_text_training
 from sdn_ray.training.job import prepare_job
 from sdn_ray.training.ray_train import fit
@@ -46,7 +46,7 @@ def train(config: ExperimentConfig, folder: Path, display: Display, *, known: bo
     tags = {"sdn_ray.command": "train", "sdn_ray.scheme": config.distillation.scheme}
     session = open_session(config, folder, tags, display, known=known)
     run_to_its_end(lambda: _train(session, display), folder, session.tracked, f"{_PYTHON}.train")
-    _summarise(folder, session.tracked.uri, display)
+    _summarise(folder, session.tracked, display)
     stop_ray(display)
 
 
@@ -87,14 +87,14 @@ def _train(session: Session, display: Display) -> bool:
     )
 
 
-def _summarise(run: Path, uri: str, display: Display) -> None:
+def _summarise(run: Path, tracked: TrackedRun, display: Display) -> None:
     """The table at the end of a run."""
     show_scores(run, display)
     last = read_metrics(run)[-1]
     display.line(f"last epoch: loss {last['loss']:.4g}, {last['images_per_second']:.3g} images/s")
     display.line(f"model:   {run / MODEL}")
     display.line(f"samples: {run / 'samples'}")
-    display.line(look_line(uri))
+    display.line(look_lines(tracked))
 
 
 def train_text(config: ExperimentConfig, folder: Path, display: Display, *, known: bool) -> None:
@@ -114,7 +114,7 @@ def train_text(config: ExperimentConfig, folder: Path, display: Display, *, know
         return _train_text(session, display)
 
     run_to_its_end(work, folder, session.tracked, f"{_PYTHON}.train_text")
-    _summarise_text(folder, session.tracked.uri, display)
+    _summarise_text(folder, session.tracked, display)
     stop_ray(display)
 
 
@@ -148,9 +148,9 @@ def _train_text(session: Session, display: Display) -> bool:
     )
 
 
-def _summarise_text(run: Path, uri: str, display: Display) -> None:
+def _summarise_text(run: Path, tracked: TrackedRun, display: Display) -> None:
     """The table at the end of a run."""
     show_scores(run, display)
     display.line(f"last epoch: loss {read_metrics(run)[-1]['loss']:.4g}")
     display.line(f"encoder: {run / EXPORT} (for --text.weights, and evaluate --text-encoder)")
-    display.line(look_line(uri))
+    display.line(look_lines(tracked))

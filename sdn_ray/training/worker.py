@@ -288,7 +288,7 @@ class Worker:
             sheet = self.job.run / SAMPLES / sheet_name(result.total_epoch)
             self._sample_grid(sheet, generator, spread(self.watched, self._grid_size()))
         if self.recorder:
-            record_epoch(self.job.run, metrics, self.recorder)
+            record_epoch(self.job.run, metrics, self.recorder, self.job.objective)
 
     def _grid_size(self) -> int:
         return self.config.evaluation.captions

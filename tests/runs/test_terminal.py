@@ -67,4 +67,4 @@ def test_in_a_file_every_wait_is_a_line_once():
         for _ in range(2):
             display.wait("scoring epoch 1")
         display.line("done [bold]")
-    assert file.getvalue().split() == "scoring epoch 1 … done [bold]".split()
+    assert file.getvalue().split() == ["scoring", "epoch", "1", "…", "done", "[bold]"]

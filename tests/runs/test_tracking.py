@@ -2,7 +2,7 @@ from mlflow.tracking import MlflowClient
 
 from sdn_ray.config import TrackingConfig
 from sdn_ray.runs.folder import TrackedRun
-from sdn_ray.runs.tracking import Recorder, look_line, open_experiment, start_run
+from sdn_ray.runs.tracking import Recorder, look_lines, open_experiment, start_run
 
 
 def test_an_experiment_is_one_of_training_and_unset_options_are_left_out(tmp_path):
@@ -19,10 +19,14 @@ def test_an_experiment_is_one_of_training_and_unset_options_are_left_out(tmp_pat
 
 
 def test_how_to_look_at_what_was_recorded():
-    assert look_line("sqlite:////runs/mlflow.db") == (
-        "MLflow:  mlflow ui --workers 1 --backend-store-uri sqlite:////runs/mlflow.db"
-    )
-    assert look_line("http://server:5000") == "MLflow:  http://server:5000"
+    page = "/#/experiments/1/runs/a?workflowType=machine_learning"
+    assert look_lines(TrackedRun("sqlite:////runs/mlflow.db", "1", "a")).split() == [
+        "MLflow:",
+        *["mlflow", "ui", "--workers", "1", "--backend-store-uri", "sqlite:////runs/mlflow.db"],
+        f"http://127.0.0.1:5000{page}",
+    ]
+    server = TrackedRun("http://server:5000", "1", "a")
+    assert look_lines(server) == f"MLflow:  http://server:5000{page}"
 
 
 def test_a_store_that_is_gone_costs_a_warning_and_nothing_else(tmp_path):

@@ -8,7 +8,6 @@ from sdn_ray.search.report import pictures
 from sdn_ray.search.space import read_search_space
 from sdn_ray.search.study import (
     LAST_EPOCH,
-    OBJECTIVE,
     REASON,
     RUNG,
     StudySearch,
@@ -17,6 +16,7 @@ from sdn_ray.search.study import (
     trials_left,
 )
 from sdn_ray.search.trial import TrialSummary
+from sdn_ray.training.records import OBJECTIVE
 
 
 @pytest.fixture

@@ -1,4 +1,6 @@
-from sdn_ray.training.records import telling
+from unittest.mock import Mock
+
+from sdn_ray.training.records import record_epoch, telling
 
 
 def test_an_epoch_is_a_few_figures():
@@ -16,3 +18,18 @@ def test_an_epoch_is_a_few_figures():
     scored = metrics | {"validation/squeezenet1_1_score": 2.8123}
     assert telling(scored, "validation")[2:] == ["score 2.81", "SSIM 0.403"]
     assert telling({"loss": 0.5}, "train") == ["loss 0.5"]
+
+
+def test_the_objective_of_a_trial_comes_first(tmp_path):
+    recorder = Mock()
+    record = {"epoch": 2, "stage": "stage_one", "loss": 3.0, "validation/ssim": 0.5}
+    record_epoch(tmp_path, record, recorder, "validation/ssim")
+    values, epoch = recorder.metrics.call_args.args
+    assert epoch == 2
+    assert list(values.items()) == [
+        ("objective", 0.5),
+        ("stage_one/loss", 3.0),
+        ("validation/ssim", 0.5),
+    ]
+    record_epoch(tmp_path, record, recorder)
+    assert "objective" not in recorder.metrics.call_args.args[0]
