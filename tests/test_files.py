@@ -2,15 +2,30 @@ import errno
 import fcntl
 import hashlib
 import os
+import re
 import subprocess
 import sys
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from sdn_ray.errors import UserError
-from sdn_ray.files import file_hash, fingerprint, making_folder, replacing, sole_writer, write_text
+from sdn_ray.files import (
+    check_writable,
+    file_hash,
+    fingerprint,
+    making_folder,
+    parse_json,
+    read_array,
+    read_json,
+    read_yaml,
+    replacing,
+    sole_writer,
+    user_path,
+    write_text,
+)
 
 
 def names(folder):
@@ -229,3 +244,62 @@ def test_a_killed_process_holds_no_lock(tmp_path):
             lock(tmp_path)
         process.kill()
     lock(tmp_path)
+
+
+def test_a_path_of_a_user_is_absolute_and_need_not_exist(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert user_path("a/b") == tmp_path / "a" / "b"
+    assert user_path("~/x") == tmp_path / "home" / "x"
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=f"^file/x: {tmp_path}/file is a file, expected"):
+        user_path("file/x")
+    for impossible in ("", "a\0b", "x" * 300, "~no_such_user/x"):
+        with pytest.raises(UserError, match="cannot be a path"):
+            user_path(impossible)
+
+
+def test_whether_a_place_can_be_written_leaves_nothing_behind(tmp_path):
+    check_writable(tmp_path / "a" / "b" / "c.json")
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(UserError, match="/proc takes no files"):
+        check_writable(Path("/proc/x/y"))
+
+
+def test_json_is_read_as_its_type(tmp_path):
+    path = tmp_path / "bad.json"
+    path.write_text('{"3": "does not decode", "12": "é"}', encoding="utf-8")
+    assert read_json(path, dict[int, str], "reasons") == {3: "does not decode", 12: "é"}
+    for text, reason in {
+        '{"3": 4}': "3: Input should be a valid string, found '4'",
+        "[]": "Input should be an object",
+        "{": "Invalid JSON",
+    }.items():
+        with pytest.raises(UserError, match=re.escape(reason)) as caught:
+            parse_json(text, dict[int, str], "bad.json", "reasons")
+        assert str(caught.value).startswith("bad.json: cannot be read (")
+        assert str(caught.value).endswith("); expected reasons")
+
+
+def test_yaml_knows_its_lines_and_is_bounded(tmp_path):
+    path = tmp_path / "a.yaml"
+    path.write_text("a: 1\nb: &x [1, 2]\nc: *x\n")
+    node = read_yaml(path, "options")
+    assert [(key.value, key.start_mark.line) for key, _ in node.value] == [
+        ("a", 0),
+        ("b", 1),
+        ("c", 2),
+    ]
+    path.write_text("a: 1\nb:\n  c: 1\n  c: 2\n")
+    with pytest.raises(UserError, match="line 4: c found twice, expected once"):
+        read_yaml(path, "options")
+
+
+def test_an_array_of_a_cache_that_is_damaged_says_what_to_remove(tmp_path):
+    path = tmp_path / "captions-1" / "embeddings.npy"
+    path.parent.mkdir()
+    np.save(path, np.arange(100))
+    assert read_array(path).sum() == 4950
+    path.write_bytes(path.read_bytes()[:-8])
+    with pytest.raises(UserError, match=f"Remove {path.parent}, and it is made again"):
+        read_array(path)
