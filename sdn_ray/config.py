@@ -45,6 +45,8 @@ def _check(section: Any) -> None:
 
 def _shown(value: object) -> str:
     """A value as it stands in an error, nothing where it is null."""
+    if isinstance(value, int) and abs(value) > 1e18:
+        return "a number of more than 18 digits"
     text = "nothing" if value is None else repr(value)
     return text if len(text) <= 100 else f"{text[:100]}…"
 

@@ -23,6 +23,10 @@ Kind = TypeVar("Kind")
 
 _MOST_TEXT = 256 << 20  # bytes of a file that is read as text
 _MOST_YAML = 1 << 20
+# What PyYAML raises of a value that is none of its tag's: it looks into tables and matches.
+_WRONG_YAML = (
+    yaml.YAMLError, ValueError, RecursionError, LookupError, AttributeError, TypeError,
+)  # fmt: skip
 _MOST_NODES, _DEEPEST = 10_000, 50  # of a YAML file, aliases written out
 # What an operating system says of a path that the user chose badly, or of a full disk.
 _ABOUT_PATHS = {
@@ -188,7 +192,7 @@ def read_yaml(path: Path, expected: str) -> yaml.MappingNode:
             raise ValueError("it has no names with values")
         _check_node(node)
         yaml.SafeLoader("").construct_document(node)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except _WRONG_YAML as error:
         reason = "nested too deep" if isinstance(error, RecursionError) else one_line(error, 300)
         raise UserError(f"{path}: cannot be read ({reason}); expected {expected}") from error
     return node

@@ -463,7 +463,40 @@ def space_cases():
         )
 
 
+def found_by_others():
+    """What a second look found."""
+    for tag in ("bool maybe", "timestamp x", "int ''", "float ''"):
+        yield Case(
+            f"tag {tag}", "train --config {f}/x.yaml", "x.yaml", {"x.yaml": f"seed: !!{tag}\n"}
+        )
+    numbers = {"0x" + "f" * 5000: "hexadecimal", "9" * 400: "400 digits"}
+    for value, name in numbers.items():
+        for option in ("seed", "distillation.stage_one.learning_rate"):
+            *sections, last = option.split(".")
+            text = f"{last}: {value}"
+            for section in reversed(sections):
+                text = f"{section}: {{{text}}}"
+            yield Case(f"{option} {name}", "train --config {f}/x.yaml", "", {"x.yaml": text})
+    config = "train --config {f}/config.yaml --output {f}/new"
+    for uri in ("http://[bad", "postgresql://a:b:c", "sqlite:///{f}/q.db?timeout=abc"):
+        yield Case(f"tracking {uri}", f"{config} --tracking.uri {uri}", "tracking.uri")
+    for uri in ("s3://", "gs://", "s3://\udce9", "hdfs://x"):
+        yield Case(f"storage {uri!a}", f"{config} --storage {uri}", "storage")
+    yield Case("no output", "train --config {f}/config.yaml --output=", "--output")
+    yield Case("no run", "train --resume s3://", "--resume")
+    yield Case("a new line in a path", "train --config a\nb", "--config")
+    yield Case("no classifier", f"{config} --evaluation.classifier=", "classifier")
+    classifier = "--evaluation.classifier squeezenet1_1:{f}/captions.txt"
+    yield Case("captions as a classifier", f"{config} {classifier}", "captions.txt")
+    pools = "4" + ",M" * 20_000
+    fitted = "--teacher.weights fit --teacher.plan"
+    yield Case("20,000 pools", f"{config} {fitted} {pools}", "plan")
+    yield Case("benchmark of 65536x3", f"benchmark {fitted} 65536x3", "teacher.plan")
+    yield Case("a very long unknown option", "train --" + "x" * 100_000, "xxx")
+
+
 CASES = [
+    *found_by_others(),
     *yaml_cases(),
     *option_cases(),
     *path_cases(),
@@ -530,6 +563,7 @@ def test_bad_input_is_one_line(case, good, tmp_path, drawn_material, capfd, monk
     assert status == 2, out
     assert error.startswith("error: ")
     assert error.count("\n") == 1
+    assert len(error) < 1600
     assert case.words in error
     assert "Traceback" not in out + error
     assert before.items() <= file_hashes(folder).items()

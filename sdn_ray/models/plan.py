@@ -62,7 +62,7 @@ class Plan:
         entries: list[Entry] = []
         for entry in VGG_PLANS.get(text, text).split(","):
             entry = entry.strip()
-            if entry == POOL:
+            if entry == POOL and len(entries) < _MOST_LAYERS:
                 entries.append(POOL)
                 continue
             match = _ENTRY.fullmatch(entry)

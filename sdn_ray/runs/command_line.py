@@ -23,6 +23,7 @@ from sdn_ray.runs.experiment import (
 from sdn_ray.runs.storage import RunStorage, stored_run
 
 USER_ERROR, INTERRUPTED = 2, 130
+_LONGEST_ERROR = 1500  # characters
 
 
 def check_at_least(options: Any, **least: int) -> None:
@@ -83,16 +84,22 @@ def run_command(main: Callable[[Sequence[str]], int], arguments: Sequence[str] |
     try:
         return main(sys.argv[1:] if arguments is None else arguments)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return USER_ERROR
+        return _refuse(str(error))
     except (Interrupted, KeyboardInterrupt):
         return INTERRUPTED
     except OSError as error:
         about = about_a_path(error)
         if about is None:
             raise
-        print(f"error: {about}", file=sys.stderr)
-        return USER_ERROR
+        return _refuse(about)
+
+
+def _refuse(reason: str) -> int:
+    """Print an error on one line, whatever names of the user's are in it."""
+    line = " ".join(reason.split())
+    line = line if len(line) <= _LONGEST_ERROR else f"{line[:_LONGEST_ERROR]}…"
+    print(f"error: {line}", file=sys.stderr)
+    return USER_ERROR
 
 
 def parse_with_default_config(
@@ -129,7 +136,7 @@ def read_run_arguments(
     parser.add_argument("--resume", type=str, help="Run folder to go on with, or its URI.")
     options, names = parse_with_default_config(parser, arguments)
     if options.resume is None:
-        run = new_folder(options.output or default_output(command))
+        run = new_folder(default_output(command) if options.output is None else options.output)
         return with_absolute_paths(experiment_from(options)), run, False
     if "://" in options.resume:
         refuse_others(names, "--resume", "--output")
@@ -146,6 +153,8 @@ def read_run_arguments(
 def _fetched(uri: str, output: str | None) -> Path:
     """A run folder brought back from its storage."""
     store, name = stored_run(uri)
+    if not store or not name:
+        raise UserError(f"--resume: found {uri}, expected --storage's URI, / and a name")
     run = new_folder(output or str(Path("runs") / name))
     print(f"fetching {uri} into {run}")
     try:

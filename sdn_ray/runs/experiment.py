@@ -44,6 +44,10 @@ def parse(parser: ArgumentParser, arguments: Sequence[str]) -> Namespace:
     except ArgumentError as error:
         reason = one_line(error)
         raise UserError(reason + _suggestion(parser, reason)) from error
+    # It reads values as YAML, of which some fall between the types that it expects.
+    except (ValueError, ArithmeticError, LookupError, AttributeError, TypeError) as error:
+        reason = one_line(error, 200)
+        raise UserError(f"an option of the command line or of --config: {reason}") from error
 
 
 def _suggestion(parser: ArgumentParser, reason: str) -> str:

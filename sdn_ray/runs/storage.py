@@ -9,7 +9,7 @@ import uuid
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-from pyarrow import ArrowInvalid
+from pyarrow import ArrowException
 from pyarrow.fs import FileInfo, FileSelector, FileSystem, FileType, copy_files
 
 from sdn_ray.errors import UserError, one_line
@@ -35,18 +35,18 @@ class RunStorage:
 
     def __init__(self, uri: str, name: str) -> None:
         self.uri, self.name = uri, name
-        scheme, _, rest = uri.partition("://")
-        if rest and scheme != "file" and not rest.partition("/")[0]:
+        scheme, mark, rest = uri.partition("://")
+        if mark and scheme != "file" and not rest.partition("/")[0]:
             raise UserError(
                 f"storage: found {uri}, which names no bucket; expected a URI such as "
                 "s3://bucket/folder"
             )
         try:
             self._remote, root = FileSystem.from_uri(uri)
-        except (ArrowInvalid, OSError, NotImplementedError) as error:
+        except (ValueError, OSError, NotImplementedError) as error:
             raise UserError(
-                f"storage: found {uri} ({error}), expected a folder or a URI such as "
-                "s3://bucket/folder"
+                f"storage: found {uri} ({one_line(error, 300)}), expected a folder or a URI such "
+                "as s3://bucket/folder"
             ) from error
         self._folder = f"{root.rstrip('/')}/{name}"
         self._local = FileSystem.from_uri("file:///")[0]
@@ -75,7 +75,7 @@ class RunStorage:
                 stream.write(b"")
             self._remote.delete_file(probe)
             known = self._list()
-        except OSError as error:
+        except (OSError, ArrowException, RuntimeError) as error:  # clouds have errors of their own
             reason = one_line(error, 300)
             raise UserError(
                 f"storage: {self.uri} cannot be written ({reason}); expected a folder or bucket "

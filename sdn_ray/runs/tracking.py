@@ -53,8 +53,8 @@ def open_experiment(config: TrackingConfig) -> tuple[str, str]:
     with _environment(_QUICK):
         try:
             return uri, _experiment_id(uri, config.experiment)
-        # ImportError: the database's driver is not installed.
-        except (MlflowException, SQLAlchemyError, sqlite3.Error, ImportError, OSError) as error:
+        # ImportError: the database's driver is not installed; ValueError: no URI.
+        except (*_UNREACHABLE, sqlite3.Error, ImportError, ValueError) as error:
             reason = one_line(error, 300)
             raise UserError(
                 f"tracking.uri: the MLflow store {uri} cannot be used ({reason}); expected a "

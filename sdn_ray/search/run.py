@@ -94,7 +94,7 @@ def _read_options(options: Namespace, names: Sequence[str]) -> tuple[StudyPlan, 
         raise UserError(
             f"--gpus_per_worker: found {share}, expected 0, a fraction of 1, or a whole number"
         )
-    folder = new_folder(options.output or default_output("tune"))
+    folder = new_folder(default_output("tune") if options.output is None else options.output)
     try:
         settings = StudySettings(
             trials=options.trials,

@@ -85,20 +85,24 @@ def check_experiment(config: ExperimentConfig) -> None:
             "generator.batch_norm: needs at least 2 images a worker, found training.batch_size "
             f"{training.batch_size} over {training.workers} workers"
         )
-    _check_memory(config, plan)
+    check_memory(config, plan)
     if training.compile:
         _check_compiler()
     _check_text(config.text)
     classifier = config.evaluation.classifier
-    if classifier:
+    if classifier is not None:
         _, colon, file = classifier.partition(":")
         if colon:
             _expect_file(file, "evaluation.classifier", "a weights file after NAME:")
         _load_classifier(classifier)
 
 
-def _check_memory(config: ExperimentConfig, plan: Plan) -> None:
-    """Refuse a generator that cannot be trained anywhere, before room is made for it."""
+def check_memory(config: ExperimentConfig, plan: Plan) -> None:
+    """Refuse a generator that cannot be trained anywhere, before room is made for it.
+
+    Raises:
+        UserError: naming the options that make it so large.
+    """
     limit, where = _MOST_ELSEWHERE, "a worker of the cluster may have"
     if not os.environ.get("RAY_ADDRESS"):
         limit, where = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), "this machine has"
