@@ -27,6 +27,7 @@ _MOST_YAML = 1 << 20
 _WRONG_YAML = (
     yaml.YAMLError, ValueError, RecursionError, LookupError, AttributeError, TypeError,
 )  # fmt: skip
+_LONGEST_NUMBER = 40  # characters
 _MOST_NODES, _DEEPEST = 10_000, 50  # of a YAML file, aliases written out
 # What an operating system says of a path that the user chose badly, or of a full disk.
 _ABOUT_PATHS = {
@@ -206,6 +207,8 @@ def _check_node(top: yaml.Node) -> None:
         seen += 1
         if depth > _DEEPEST or seen > _MOST_NODES:
             raise ValueError("its values, aliases written out, are nested too deep or too many")
+        if node.tag.endswith((":int", ":float")) and len(node.value) > _LONGEST_NUMBER:
+            raise ValueError(f"line {node.start_mark.line + 1}: a number of too many digits")
         if isinstance(node, yaml.SequenceNode):
             waiting += [(value, depth + 1) for value in node.value]
         elif isinstance(node, yaml.MappingNode):

@@ -26,7 +26,10 @@ from sdn_ray.runs.folder import TrackedRun
 DEFAULT_STORE = Path("runs") / "mlflow.db"
 SQLITE = "sqlite:///"
 _MAX_PARAM_LENGTH = 500
-_UNREACHABLE = (MlflowException, SQLAlchemyError, OSError)
+# Away, or, as noted in a file that was damaged since, no URI at all.
+_UNREACHABLE = (
+    MlflowException, SQLAlchemyError, sqlite3.Error, ImportError, OSError, ValueError,
+)  # fmt: skip
 # Without it MLflow's page takes an experiment for one of prompts and traces.
 _TRAINING = ("mlflow.experimentKind", "custom_model_development")
 _QUICK = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
@@ -53,8 +56,7 @@ def open_experiment(config: TrackingConfig) -> tuple[str, str]:
     with _environment(_QUICK):
         try:
             return uri, _experiment_id(uri, config.experiment)
-        # ImportError: the database's driver is not installed; ValueError: no URI.
-        except (*_UNREACHABLE, sqlite3.Error, ImportError, ValueError) as error:
+        except _UNREACHABLE as error:
             reason = one_line(error, 300)
             raise UserError(
                 f"tracking.uri: the MLflow store {uri} cannot be used ({reason}); expected a "
@@ -150,6 +152,9 @@ class Recorder:
 
     @cached_property
     def _client(self) -> MlflowClient:
+        path = self.run.uri.removeprefix(SQLITE)
+        if path != self.run.uri and not Path(path).exists():
+            raise FileNotFoundError(f"{path} is not there")  # MLflow would try for minutes
         return MlflowClient(self.run.uri)
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:

@@ -5,12 +5,13 @@ import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import optuna
 import yaml
-from jsonargparse import ArgumentError
+from jsonargparse import ArgumentError, ArgumentParser
 
 from sdn_ray.config import ExperimentConfig
 from sdn_ray.distillation.schemes import DIVERSE
@@ -30,6 +31,7 @@ _SHARED = {  # options that no trial has of its own, and why
     "training.cpus_per_worker": "what all trials reserve",
 }
 _FACTORS = "distillation.weight_factors."
+_MOST_VALUES, _MOST_TRIALS = 200, 2000  # all of which are checked before the first one begins
 _RANGES = ("loguniform", "uniform", "int")
 _KINDS = (*_RANGES, "choice", "grid")
 _EXAMPLE = "such as {loguniform: [1.0e-4, 1.0e-2]} or {choice: [sdn, sdn_diverse]}"
@@ -108,9 +110,8 @@ class SearchSpace:
                 first, _, last = last.partition(".")
                 section = section[first]
             section[last] = value
-        parser = experiment_parser("trial", "")
         try:
-            return experiment_from(parser.parse_object(options))
+            return experiment_from(_trial_parser().parse_object(options))
         except (ArgumentError, TypeError, ValueError) as error:
             reason = one_line(error)
             raise UserError(f"{self.path}: a trial with {dict(values)}: {reason}") from error
@@ -143,6 +144,12 @@ class SearchSpace:
                     ) from error
 
 
+@cache
+def _trial_parser() -> ArgumentParser:
+    """Made once: it takes longer than to check a trial by it."""
+    return experiment_parser("trial", "")
+
+
 def read_search_space(path: Path) -> SearchSpace:
     """Read a search space.
 
@@ -163,7 +170,9 @@ def read_search_space(path: Path) -> SearchSpace:
         if name == TOTAL_EPOCHS:
             total_epochs = _total_epochs(where, content)
             continue
-        if name not in known and not name.startswith(_FACTORS) and name != STAGE_FRACTION:
+        factor = name.removeprefix(_FACTORS)
+        is_factor = factor != name and "." not in factor
+        if name not in known and not is_factor and name != STAGE_FRACTION:
             raise UserError(f"{where}: is no option of a trial; expected {_near(name, known)}")
         shared = next((why for prefix, why in _SHARED.items() if name.startswith(prefix)), None)
         if shared:
@@ -200,6 +209,11 @@ def _checked(space: SearchSpace) -> SearchSpace:
         raise UserError(
             f"{space.path}, line {line}: found a distribution beside `grid`; expected grids alone, "
             "of which every combination is tried, or `choice`"
+        )
+    trials = math.prod(len(p.values) for p in space.parameters) if "grid" in kinds else 0
+    if trials > _MOST_TRIALS:
+        raise UserError(
+            f"{space.path}: found a grid of {trials} trials, expected at most {_MOST_TRIALS}"
         )
     names = {parameter.name for parameter in space.parameters}
     if (STAGE_FRACTION in names) != (space.total_epochs is not None):
@@ -258,6 +272,12 @@ def _distribution(where: str, content: Any) -> tuple[str, tuple[Any, ...]]:
         _check_range(where, kind, values)
     elif not all(isinstance(value, str | int | float | bool | None) for value in values):
         raise UserError(f"{where}: {kind}: found {values}, expected plain values")
+    twice = next((value for place, value in enumerate(values) if value in values[:place]), None)
+    if len(values) > _MOST_VALUES or (twice is not None and kind not in _RANGES):
+        found = f"{twice} twice" if twice is not None else f"{len(values)} values"
+        raise UserError(
+            f"{where}: {kind}: found {found}, expected at most {_MOST_VALUES}, each once"
+        )
     return kind, tuple(values)
 
 

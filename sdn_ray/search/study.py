@@ -50,6 +50,11 @@ def check_study(name: str, storage: str, *, new: bool, begun: bool = False) -> N
     Raises:
         UserError: naming the storage.
     """
+    if storage in ("sqlite://", "sqlite:///", "sqlite:///:memory:"):
+        raise UserError(
+            f"--study_storage: found {storage}, which other processes do not see and nobody can go "
+            "on with; expected a file, such as sqlite:////absolute/study.db"
+        )
     path = storage.removeprefix("sqlite:///")
     is_file = path != storage
     try:

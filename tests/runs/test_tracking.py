@@ -1,3 +1,4 @@
+import pytest
 from mlflow.tracking import MlflowClient
 
 from sdn_ray.config import TrackingConfig
@@ -40,3 +41,13 @@ def test_a_store_that_is_gone_costs_a_warning_and_nothing_else(tmp_path):
     recorder.file(tmp_path / "file")
     assert len(warnings) == 3
     assert all("did not record" in warning for warning in warnings)
+
+
+@pytest.mark.parametrize("uri", ["http://[bad", "postgresql://a:b:c", "sqlite:////nowhere/x.db"])
+def test_a_note_of_no_store_costs_a_warning(uri):
+    warnings = []
+    recorder = Recorder(TrackedRun(uri, "1", "a"), warnings.append)
+    recorder.metrics({"loss": 1.0}, 0)
+    [warning] = warnings
+    assert warning.startswith(f"MLflow at {uri} did not record: ")
+    assert recorder.lost
