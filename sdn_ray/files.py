@@ -152,6 +152,18 @@ def parse_json(text: str, kind: type[Kind], where: str, expected: str) -> Kind:
         raise UserError(f"{where}: cannot be read ({reason}); expected {expected}") from error
 
 
+def checked_record(value: Any, kind: Any) -> Any:
+    """A value as a type that has annotations; what can be meant is taken (3.0 for 3).
+
+    Raises:
+        ValueError: it is something else; the message is one line.
+    """
+    try:
+        return TypeAdapter(kind).validate_python(value)
+    except ValidationError as error:
+        raise ValueError(_first_reason(error)) from error
+
+
 def _first_reason(error: ValidationError) -> str:
     first = error.errors(include_url=False, include_context=False)[0]
     reason = first["msg"]

@@ -482,17 +482,16 @@ def found_by_others():
         yield Case(f"tracking {uri}", f"{config} --tracking.uri {uri}", "tracking.uri")
     for uri in ("s3://", "gs://", "s3://\udce9", "hdfs://x"):
         yield Case(f"storage {uri!a}", f"{config} --storage {uri}", "storage")
+    grid = f"{{grid: {list(range(1, 101))}}}"
     tune = "tune --config {f}/config.yaml --space {f}/x.yaml --output {f}/new"
     spaces = {
         "seed: {int: [0, 1" + "0" * 400 + "]}": "digits",
         "total_epochs: 0x" + "f" * 5000: "digits",
         "distillation.weight_factors.conv3.x: {uniform: [0.0, 1.0]}": "conv3.x",
-        "distillation.weight_factors.: {uniform: [0.0, 1.0]}": "x.yaml",
+        "distillation.weight_factors.: {uniform: [0.0, 1.0]}": "weight_factors",
         "seed: {grid: [1, 2, 1]}": "1 twice",
         f"seed: {{choice: {list(range(3000))}}}": "3000 values",
-        f"seed: {{grid: {list(range(100))}}}\ntraining.batch_size: {{grid: {list(range(1, 101))}}}": (
-            "10000 trials"
-        ),
+        f"seed: {grid}\ntraining.batch_size: {grid}": "10000 trials",
     }
     for place, (space, words) in enumerate(spaces.items()):
         yield Case(f"odd space {place}", tune, words, {"x.yaml": space + "\n"})
@@ -501,6 +500,26 @@ def found_by_others():
         tune.replace("x.yaml", "space.yaml") + " --study_storage sqlite://",
         "--study_storage",
     )
+    yield Case(
+        "a file within a file",
+        "train --config {f}/x.yaml",
+        "x.yaml",
+        {"x.yaml": "config: {f}/config.yaml\n"},
+    )
+    lines = (
+        '{"file": "0.png", "index": 1e999}',
+        '{"file": "0.png", "class": 1.5}',
+        '{"file": "0.png", "caption": 3}',
+        '{"file": "0.png", "caption": "\\ud800"}',
+        "[" * 100_000,
+    )
+    for place, line in enumerate(lines):
+        yield Case(
+            f"odd line {place}",
+            "evaluate --images {f}/drawn --classifier squeezenet1_1:{squeezenet}",
+            "manifest.jsonl, line 1",
+            {"drawn/manifest.jsonl": line + "\n"},
+        )
     yield Case("no output", "train --config {f}/config.yaml --output=", "--output")
     yield Case("no run", "train --resume s3://", "--resume")
     yield Case("a new line in a path", "train --config a\nb", "--config")

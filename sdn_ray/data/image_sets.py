@@ -16,15 +16,18 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
+from pydantic_core import from_json
+from typing_extensions import TypedDict
 
 from sdn_ray.data.decoding import DECODE_ERRORS, decode_rgb
 from sdn_ray.errors import UserError
+from sdn_ray.files import checked_record
 
 MANIFEST = "manifest.jsonl"
 REQUEST = "request.json"  # what `generate` was asked for; without a manifest it is not finished
@@ -95,7 +98,7 @@ def _manifest_images(manifest: Path) -> tuple[SetImage, ...]:
         raise UserError(f"{manifest}: cannot be read ({error}); expected UTF-8 text") from error
     for number, line in enumerate(lines if lines != [""] else [], 1):
         try:
-            images.append(_from_record(manifest.parent, json.loads(line), number - 1))
+            images.append(_from_record(manifest.parent, from_json(line), number - 1))
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise UserError(
                 f"{manifest}, line {number}: cannot be read ({error}); expected a JSON object "
@@ -126,7 +129,23 @@ def _refuse_repeated(images: Sequence[SetImage], where: Path) -> None:
             first[key] = number
 
 
-def _from_record(folder: Path, record: dict[str, Any], place: int) -> SetImage:
+# Of a manifest's line or a shard's row; "class" is no name that a class body could have.
+_Record = TypedDict(
+    "_Record",
+    {
+        "file": str,
+        "row": NotRequired[int | None],
+        "index": NotRequired[int],
+        "caption": NotRequired[str | None],
+        "class": NotRequired[int | None],
+        "source": NotRequired[str | int | None],
+        "sample": NotRequired[int],
+    },
+)
+
+
+def _from_record(folder: Path, found: Any, place: int) -> SetImage:
+    record = checked_record(found, _Record)
     path = folder / record["file"]
     row, source = record.get("row"), record.get("source")
     if source is None and row is None:
@@ -150,7 +169,7 @@ def _parquet_images(shards: Sequence[Path]) -> tuple[SetImage, ...]:
             for row, record in enumerate(_parquet_records(shard)):
                 record |= {"file": shard.name, "row": row}
                 images.append(_from_record(shard.parent, record, len(images)))
-        except (OSError, ValueError, TypeError) as error:
+        except (OSError, KeyError, ValueError, TypeError) as error:
             raise UserError(
                 f"{shard}: cannot be read ({error}); expected Parquet with a column `image` of "
                 "encoded image files, and `class`, `sample` and `index` as whole numbers"
@@ -246,7 +265,7 @@ class ImageReader:
                         "each of 3 channels)"
                     )
                 return np.array(opened)
-        except DECODE_ERRORS as error:
+        except (*DECODE_ERRORS, TypeError) as error:  # TypeError: a shard's column of text
             raise UserError(f"{image}: does not decode ({error}); expected an image") from error
 
     def _file(self, image: SetImage) -> Path | io.BytesIO:

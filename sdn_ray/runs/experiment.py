@@ -74,10 +74,16 @@ def _checked_config(given: str) -> str:
     """The file of a --config, which may come with the package; what is no YAML is refused."""
     try:
         path = shipped_file(given)
-        read_yaml(path, _CONFIG)
+        _check_config(path)
     except UserError as error:
         raise UserError(f"--config: {error}") from error
     return str(path)
+
+
+def _check_config(path: Path) -> None:
+    names = [key.value for key, _ in read_yaml(path, _CONFIG).value]
+    if "config" in names:  # the parser would read another file for it, unchecked
+        raise UserError(f"{path}: found `config` in a file; expected it on the command line alone")
 
 
 def experiment_from(namespace: Namespace) -> ExperimentConfig:
@@ -124,7 +130,7 @@ def read_experiment(path: Path) -> ExperimentConfig:
         UserError: naming the file and what is wrong in it.
     """
     parser = experiment_parser("config", "")
-    read_yaml(path, _CONFIG)
+    _check_config(path)
     try:
         return experiment_from(parser.parse_path(str(path)))
     except (ArgumentError, OSError, TypeError, ValueError) as error:

@@ -275,9 +275,8 @@ def _distribution(where: str, content: Any) -> tuple[str, tuple[Any, ...]]:
     twice = next((value for place, value in enumerate(values) if value in values[:place]), None)
     if len(values) > _MOST_VALUES or (twice is not None and kind not in _RANGES):
         found = f"{twice} twice" if twice is not None else f"{len(values)} values"
-        raise UserError(
-            f"{where}: {kind}: found {found}, expected at most {_MOST_VALUES}, each once"
-        )
+        expected = f"expected at most {_MOST_VALUES}, each once"
+        raise UserError(f"{where}: {kind}: found {found}, {expected}")
     return kind, tuple(values)
 
 
