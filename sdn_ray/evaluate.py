@@ -72,7 +72,7 @@ def _check_options(options: Any) -> Path | None:
     if options.images is None and options.reference is None:
         kind = "--model" if options.model is not None else "--text_encoder"
         raise UserError(f"--reference: found none; with {kind} expected a data set with captions")
-    if options.text_encoder:
+    if options.text_encoder is not None:
         others = ("limit", "captions_per_image", "workers", "colors")
         idle = [name for name in others if options[name]]
         if idle:
@@ -83,6 +83,8 @@ def _check_options(options: Any) -> Path | None:
         raise UserError(
             "--split: found train, whose images --colors is fitted on; expected validation or test"
         )
+    if options.seed >= 1 << 32:
+        raise UserError(f"--seed: found {options.seed}, expected less than 2^32")
     check_at_least(options, splits=1, limit=1, captions_per_image=1, seed=0, workers=1)
     if options.output is None:
         return None

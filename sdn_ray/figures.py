@@ -22,6 +22,8 @@ def main(arguments: Sequence[str]) -> int:
     output = Path(absolute(options.output, "--output"))
     if output.suffix.lower() != ".png":
         raise UserError(f"--output: found {options.output}, expected a file that ends in .png")
+    if output.is_dir():
+        raise UserError(f"--output: {output} is a folder, expected a PNG file")
     new_output(output)
     with Display() as display:
         display.wait(LOADING)

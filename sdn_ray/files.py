@@ -113,6 +113,8 @@ def read_text(path: Path, expected: str, most: int = _MOST_TEXT) -> str:
         UserError: it is not there, too large, or no text.
     """
     try:
+        if path.exists() and not path.is_file():
+            raise ValueError("a folder or a device")
         with path.open("rb") as file:
             content = file.read(most + 1)
         if len(content) > most:
@@ -241,8 +243,13 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
     When the block raises, the temporary file is removed and ``path`` is left as it was. The
     temporary name keeps the suffix, since some writers choose their format by it.
+
+    Raises:
+        UserError: ``path`` is there and no file.
     """
     path = Path(path)
+    if path.exists() and not path.is_file():  # a device would become a file
+        raise UserError(f"{path} is a folder or a device, expected a file or nothing there")
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.stem}.{uuid.uuid4().hex}{path.suffix}")
     try:

@@ -520,6 +520,25 @@ def found_by_others():
             "manifest.jsonl, line 1",
             {"drawn/manifest.jsonl": line + "\n"},
         )
+    evaluate = "evaluate --images {f}/drawn --classifier squeezenet1_1:{squeezenet}"
+    yield Case("a device", f"{evaluate} --output /dev/full", "--output")
+    yield Case("a large seed", f"{evaluate} --seed 1{'0' * 400}", "--seed")
+    yield Case("no model", "evaluate --model= --reference {f}", "--model")
+    long = "x" * 1_000_000
+    drawing = "generate --model {f}/model --output {f}/new"
+    yield Case("a long caption", f"{drawing} --text {long}", "--text")
+    captions = {"captions.txt": long + "\n"}
+    yield Case("a long line", f"{drawing} --captions {{f}}/captions.txt", "captions.txt", captions)
+    steps = "figures interpolation --model {f}/model --text a --to b --output {f}/a.png --steps"
+    yield Case("many steps", f"{steps} 1000000000", "--steps")
+    names = npy_header("(1000000000,)", "<U0")
+    archives = {
+        "names without characters": zipped(filenames=names, embeddings=npy_header("(1, 1, 1)")),
+        "an unclosed header": zipped(filenames=npy_header("(1, 1, 4"), embeddings=b""),
+    }
+    for name, content in archives.items():
+        command = f"{config} --text.embeddings {{f}}/x.npz"
+        yield Case(name, command, "x.npz", {"x.npz": content})
     yield Case("no output", "train --config {f}/config.yaml --output=", "--output")
     yield Case("no run", "train --resume s3://", "--resume")
     yield Case("a new line in a path", "train --config a\nb", "--config")

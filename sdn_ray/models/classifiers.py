@@ -268,10 +268,11 @@ def _read_weights(file: str) -> dict[str, Tensor]:
             f"classifier weights {path}: not a readable .safetensors or .pth file of weights "
             f"({reason})"
         ) from error
-    if not isinstance(state, dict):
+    named = isinstance(state, dict) and all(isinstance(name, str) for name in state)
+    if not named or not all(isinstance(tensor, Tensor) for tensor in state.values()):
         raise UserError(
-            f"classifier weights {path}: expected a mapping of names to tensors, "
-            f"found {type(state).__name__}"
+            f"classifier weights {path}: expected a mapping of names to tensors, found "
+            f"{'other entries' if isinstance(state, dict) else type(state).__name__}"
         )
     return state
 

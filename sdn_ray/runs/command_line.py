@@ -53,11 +53,13 @@ def new_folder(output: str) -> Path:
 
 
 def new_output(path: Path) -> Path:
-    """A path of --output that can be written.
+    """A path of --output that can be written; what is there must be an ordinary file or folder.
 
     Raises:
         UserError: when it cannot.
     """
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise UserError(f"--output: {path} is a device, expected a file or folder")
     try:
         check_writable(path)
     except UserError as error:

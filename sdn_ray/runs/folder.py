@@ -34,7 +34,9 @@ class _Epoch(TypedDict):
 def tracked_run(origin: Origin) -> TrackedRun | None:
     """The MLflow run that the origin of a model, or of a folder of its images, names."""
     tracked = origin.get("tracked")
-    return TrackedRun(**tracked) if tracked else None
+    if not tracked:
+        return None
+    return TrackedRun(tracked["uri"], tracked["experiment_id"], tracked["run_id"])
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:

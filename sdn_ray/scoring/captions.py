@@ -13,6 +13,7 @@ from sdn_ray.files import read_text
 from sdn_ray.runs.experiment import absolute
 
 BATCH = 128  # captions that an actor takes at once
+LONGEST_CAPTION = 2000  # characters; encoders read some hundreds
 FILES_AT_ONCE = 512  # files that an actor decodes at once
 
 
@@ -34,6 +35,9 @@ def given_captions(texts: Sequence[str], option: str) -> list[str]:
     for text in texts:
         if not text.strip():
             raise UserError(f"{option}: found an empty caption, expected some words")
+        if len(text) > LONGEST_CAPTION or "\0" in text:
+            found = f"{len(text)} characters" if "\0" not in text else "a zero byte in a caption"
+            raise UserError(f"{option}: found {found}, expected text, at most {LONGEST_CAPTION}")
         try:
             text.encode("utf-8")
         except UnicodeEncodeError as error:
@@ -59,7 +63,7 @@ def file_requests(file: str) -> list[Request]:
     if empty or not lines:
         where = f"an empty line {empty[0]}" if empty else "no line"
         raise UserError(f"--captions: {file} has {where}, expected a caption on every line")
-    return [Request(line.strip()) for line in lines]
+    return [Request(line) for line in given_captions(lines, f"--captions: {file}")]
 
 
 def row_requests(rows: Iterable[CaptionedImage], captions_per_image: int | None) -> list[Request]:

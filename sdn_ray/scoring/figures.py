@@ -34,6 +34,8 @@ from sdn_ray.scoring.score import score_sets
 
 NEIGHBOURS = 5  # training images beside a generated one, as in Figure 7
 
+_MOST_STEPS = 200  # pictures in a row
+
 
 def _sets(options: Any) -> tuple[list[ScoredSet], RealImages]:
     """The sets, of models the images of first captions, and the real images."""
@@ -135,8 +137,8 @@ def diverse(options: Any, output: Path, display: Display) -> list[TrackedRun | N
 
 def interpolation(options: Any, output: Path, display: Display) -> list[TrackedRun | None]:
     """Figure 8 (section 4.7): linear between the embeddings of two captions."""
-    if options.steps < 2:
-        raise UserError(f"--steps: found {options.steps}, expected at least 2")
+    if not 2 <= options.steps <= _MOST_STEPS:
+        raise UserError(f"--steps: found {options.steps}, expected 2 to {_MOST_STEPS}")
     if len(options.text) != len(options.to):
         raise UserError(
             f"--to: found {len(options.to)} captions, expected one for each of the "

@@ -110,10 +110,12 @@ def evaluate(options: Any, output: Path | None, display: Display) -> None:
         UserError: an option, a model or an image is not as expected.
     """
     options.classifier = options.classifier or INCEPTION
-    if options.text_encoder:
+    if options.text_encoder is not None:
         return score_text_encoder(options, output, display)
     display.wait("reading models and images")
-    entries = [model_entry(options.model)] if options.model else image_entries(options.images)
+    entries = (
+        [model_entry(options.model)] if options.model is not None else image_entries(options.images)
+    )
     with ExitStack() as stack:
         real = _real_images(options, entries, display)
         named = _named_colors(options, entries)

@@ -11,6 +11,7 @@ from rich.table import Table
 from sdn_ray.errors import UserError
 from sdn_ray.files import write_text
 from sdn_ray.models.image_features import TEACHER
+from sdn_ray.models.teacher import load_teacher
 from sdn_ray.preparation.features import features_of
 from sdn_ray.runs.experiment import absolute
 from sdn_ray.runs.folder import noted_run
@@ -36,9 +37,19 @@ def score_text_encoder(options: Any, output: Path | None, display: Display) -> N
             f"--text_encoder: the teacher whose features {folder} was trained against is gone: "
             f"{source['teacher']}"
         )
+    if source["features"] == TEACHER:
+        plan = load_teacher(str(source["teacher"]), source["plan"]).plan
+        plan.check_image_size(source["image_size"])
     origins = {folder.name: source}  # its split counts where it was trained on this data set
     _, rows = reference_rows(options.reference, options.split, origins, skip_bad=options.skip_bad)
     features = features_of(rows, source, display)
+    width = len(image_encoder.standardise.mean)
+    if features.shape[1] != width or image_encoder.dim(width) != encoder.embedding_dim:
+        raise UserError(
+            f"--text_encoder: {folder} maps features of {width} numbers to "
+            f"{image_encoder.dim(width)}, expected {features.shape[1]} and "
+            f"{encoder.embedding_dim}: its two files do not belong together"
+        )
     held_out = CaptionedFeatures(
         [row.captions for row in rows], np.array([row.class_id for row in rows]), features
     )

@@ -2,10 +2,11 @@
 
 import json
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
-from pydantic import ConfigDict, PositiveInt, with_config
+from pydantic import ConfigDict, Field, with_config
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
@@ -15,6 +16,7 @@ from sdn_ray.errors import UserError
 from sdn_ray.files import parse_json, replacing
 
 IMAGE_ENCODER_FILE = "image_side.safetensors"
+_LARGEST_IMAGE = 4096
 
 
 @with_config(ConfigDict(extra="allow"))
@@ -26,7 +28,7 @@ class FeatureSource(TypedDict):
     features: str
     teacher: str | None
     plan: str | None
-    image_size: PositiveInt
+    image_size: Annotated[int, Field(gt=0, le=_LARGEST_IMAGE)]
 
 
 class Standardiser:
@@ -67,6 +69,10 @@ class ImageEncoder:
     def __init__(self, standardise: Standardiser, project: nn.Module) -> None:
         self.standardise, self.project = standardise, project
 
+    def dim(self, width: int) -> int:
+        """The width of what features of so many numbers are mapped to."""
+        return self.project.out_features if isinstance(self.project, nn.Linear) else width
+
     @torch.no_grad()
     def __call__(self, features: np.ndarray) -> np.ndarray:
         """(images, width) float32 → (images, embedding_dim) float32."""
@@ -102,7 +108,10 @@ def load_image_encoder(folder: Path) -> tuple[ImageEncoder, FeatureSource]:
             embedding_dim, width = tensors["project.weight"].shape
             project = nn.Linear(width, embedding_dim)
             project.load_state_dict({k.removeprefix("project."): v for k, v in tensors.items()})
-    except (OSError, SafetensorError, KeyError, ValueError, RuntimeError) as error:
+        own = standardise.mean.shape
+        if len(own) != 1 or standardise.scale.shape != own or (tensors and width != own[0]):
+            raise ValueError(f"mean {own} and scale {standardise.scale.shape} do not fit")
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise UserError(
             f"{path}: cannot be read ({error}); expected the `text_encoder` folder of a run of "
             "sdn_ray.train_text"

@@ -39,6 +39,7 @@ _ADMITTED = {
     ("numpy", "dtype"): np.dtype,
     ("_codecs", "encode"): _encode,
 }
+_MOST_NUMBERS = 10_000_000  # of one image
 _MOST_CAPTIONS = 100_000  # of one image, whose lists may hold one another many times over
 
 
@@ -78,7 +79,10 @@ def _read_npz(path: Path) -> tuple[Sequence[Any], Any]:
             for name in ("filenames", "embeddings"):
                 _check_size(path, f"{name}.npy")
             return archive["filenames"].tolist(), archive["embeddings"]
-    except (OSError, EOFError, ValueError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+    except UserError:
+        raise
+    # Archives, their compression and the headers in them fail in ways of their own.
+    except Exception as error:
         raise UserError(
             f"{path}: cannot be read ({error}); expected an .npz file of plain arrays"
         ) from error
@@ -95,7 +99,7 @@ def _check_size(path: Path, name: str) -> None:
         promised = math.prod(shape) * dtype.itemsize
         held = archive.getinfo(name).file_size - file.tell()
         # Deflate packs a thousand to one at best.
-        if promised > held or held > 1100 * (path.stat().st_size + 1):
+        if dtype.itemsize == 0 or promised > held or held > 1100 * (path.stat().st_size + 1):
             raise ValueError(f"{name}: {promised} bytes promised, {held} there")
 
 
@@ -128,6 +132,8 @@ def _read_folder(path: Path) -> dict[str, np.ndarray]:
 
 def _by_stem(source: Path, filenames: Any, embeddings: Any) -> dict[str, np.ndarray]:
     """Check names and embeddings against each other and bring them together."""
+    if isinstance(embeddings, np.ndarray) and embeddings.ndim == 0:
+        raise UserError(f"{source}: its embeddings are one number, expected those of many images")
     if isinstance(filenames, np.ndarray):
         filenames = filenames.tolist()
     if not isinstance(filenames, list) or not all(isinstance(name, str) for name in filenames):
@@ -156,7 +162,7 @@ def _embedding(source: Path, stem: str, value: Any) -> np.ndarray:
     try:
         _check_rows(value)
         array = np.asarray(value, dtype=np.float32)
-    except (TypeError, ValueError) as error:
+    except (ArithmeticError, MemoryError, TypeError, ValueError) as error:
         raise UserError(
             f"{source}: the embeddings of {stem!r} are not an array of numbers ({error})"
         ) from error
@@ -173,6 +179,8 @@ def _embedding(source: Path, stem: str, value: Any) -> np.ndarray:
 def _check_rows(value: Any) -> None:
     """Lists are bounded before they are written out: one may hold another many times over."""
     if isinstance(value, np.ndarray):
+        if value.size > _MOST_NUMBERS:  # an array of stride 0 is larger than its file
+            raise ValueError(f"an array of {value.size} numbers")
         return
     if not isinstance(value, list) or len(value) > _MOST_CAPTIONS:
         raise ValueError(f"a {type(value).__name__}")

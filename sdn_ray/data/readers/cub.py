@@ -71,6 +71,8 @@ def _items(
 ) -> Iterator[Item]:
     for image_id in sorted(images):
         image, class_id = Path(images[image_id]), labels[image_id]
+        if not image.name:
+            raise FileError(image_folder, f"found {images[image_id]!r} as the name of an image")
         caption_path = text / image.with_suffix(".txt")
         yield Item(image_folder / image, caption_path, class_id, names[class_id])
 
@@ -91,7 +93,7 @@ def _read_numbered(path: Path, expected: str) -> dict[int, str]:
 
 
 def _parse_number(text: str) -> int | None:
-    return int(text) if text.isascii() and text.isdigit() else None
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else None
 
 
 def _read_labels(path: Path, image_ids: set[int], class_ids: set[int]) -> dict[int, int]:

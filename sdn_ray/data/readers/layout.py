@@ -43,6 +43,8 @@ def require_folder(path: Path, expected: str) -> None:
 def read_bytes(path: Path, expected: str) -> bytes:
     """The content of ``path``; on failure ``FileError`` with the words for what was expected."""
     try:
+        if path.exists() and not path.is_file():  # to read from a pipe might wait for ever
+            raise FileError(path, f"found a folder or a device, expected {expected}")
         return path.read_bytes()
     except FileNotFoundError:
         raise FileError(path, f"found no such file, expected {expected}") from None

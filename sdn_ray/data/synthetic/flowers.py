@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from typing_extensions import TypedDict
 
+from sdn_ray.data.readers.layout import read_captions
 from sdn_ray.data.rows import CaptionedDataset, CaptionedImage
 from sdn_ray.data.synthetic.captions import draw_captions
 from sdn_ray.data.synthetic.drawing import draw_flower
@@ -93,10 +94,10 @@ def read_synthetic_flowers(root: Path) -> CaptionedDataset:
     rows = []
     for image_path in sorted((root / "images").glob("*/*.png")):
         name = image_path.parent.name
-        text = _read(root / "text_c10" / name / f"{image_path.stem}.txt")
+        captions = read_captions(root / "text_c10" / name / f"{image_path.stem}.txt")
         if name not in ids:
             raise UserError(f"{image_path}: of {name}, which {SPECIES_FILE} does not list")
-        rows.append(CaptionedImage(image_path, ids[name], name, tuple(text.splitlines())))
+        rows.append(CaptionedImage(image_path, ids[name], name, captions))
     if not rows:
         raise UserError(f"{root / 'images'}: found no image of synthetic_flowers")
     return CaptionedDataset(

@@ -173,7 +173,7 @@ def captions_as_folder(root):
     path.unlink()
     path.mkdir()
     expected = "expected a caption file with one caption a line"
-    return path, f"cannot be read (Is a directory), {expected}"
+    return path, f"found a folder or a device, {expected}"
 
 
 @pytest.mark.parametrize(

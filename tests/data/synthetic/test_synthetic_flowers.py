@@ -184,7 +184,7 @@ def test_reading_names_what_is_missing(root, tmp_path):
     with pytest.raises(UserError, match="'species_97'"):
         read_synthetic_flowers(tmp_path / "set")
     (tmp_path / "set" / "text_c10" / "species_01" / "image_00001.txt").unlink()
-    with pytest.raises(UserError, match=r"image_00001\.txt: not found"):
+    with pytest.raises(UserError, match=r"image_00001\.txt: found no such file"):
         read_synthetic_flowers(tmp_path / "set")
 
 
