@@ -156,7 +156,7 @@ def test_what_is_no_figure(diverse_model, tmp_path):
     options = ["--model", diverse_model, "--text", "a", "--output"]
     with pytest.raises(UserError, match=r"expected a file that ends in \.png"):
         run("diverse", *options, tmp_path / "figure.jpg")
-    with pytest.raises(UserError, match="--steps: found 1, expected at least 2"):
+    with pytest.raises(UserError, match="--steps: found 1, expected 2 to 200"):
         run("interpolation", *options, tmp_path / "x.png", "--to", "b", "--steps", 1)
     with pytest.raises(UserError):
         run("portrait", *options, tmp_path / "figure.png")
