@@ -7,13 +7,11 @@ from rich.table import Table
 from sdn_ray.cluster.resources import runs_on, start_ray, stop_ray, use_device, worker_resources
 from sdn_ray.config import ExperimentConfig
 from sdn_ray.errors import UserError
-from sdn_ray.models.plan import Plan
 from sdn_ray.models.teacher import Teacher
 from sdn_ray.runs.command_line import run_command
 from sdn_ray.runs.experiment import experiment_from, experiment_parser, parse, with_absolute_paths
 from sdn_ray.runs.terminal import Display
 from sdn_ray.training.build import config_stages
-from sdn_ray.training.checks import check_memory
 from sdn_ray.training.speed import (
     Blocks,
     bf16_matrix_rate,
@@ -42,10 +40,7 @@ def main(arguments: Sequence[str]) -> int:
             "at least 2 and 1"
         )
     config = with_absolute_paths(experiment_from(options))
-    if config.teacher.plan is not None:
-        check_memory(config, Plan.parse(config.teacher.plan))
     teacher = teacher_of_any_weights(config)
-    check_memory(config, teacher.plan)
     teacher.plan.check_image_size(config.dataset.image_size)
     with Display() as display:
         start_ray(display)

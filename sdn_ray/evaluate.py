@@ -9,7 +9,7 @@ from jsonargparse import ArgumentParser
 
 from sdn_ray.data.references import PARTS
 from sdn_ray.errors import UserError
-from sdn_ray.runs.command_line import check_at_least, new_output, run_command
+from sdn_ray.runs.command_line import check_at_least, new_file, run_command
 from sdn_ray.runs.experiment import absolute, parse
 from sdn_ray.runs.terminal import LOADING, Display
 
@@ -88,10 +88,7 @@ def _check_options(options: Any) -> Path | None:
     check_at_least(options, splits=1, limit=1, captions_per_image=1, seed=0, workers=1)
     if options.output is None:
         return None
-    output = Path(absolute(options.output, "--output"))
-    if output.is_dir():
-        raise UserError(f"--output: {output} is a folder, expected a file such as scores.json")
-    return new_output(output)
+    return new_file(Path(absolute(options.output, "--output")), "a file such as scores.json")
 
 
 if __name__ == "__main__":

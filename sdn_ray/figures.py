@@ -7,7 +7,7 @@ from jsonargparse import ArgumentParser
 
 from sdn_ray.data.references import PARTS
 from sdn_ray.errors import UserError
-from sdn_ray.runs.command_line import new_output, run_command
+from sdn_ray.runs.command_line import new_file, run_command
 from sdn_ray.runs.experiment import absolute, parse
 from sdn_ray.runs.terminal import LOADING, Display
 
@@ -22,9 +22,7 @@ def main(arguments: Sequence[str]) -> int:
     output = Path(absolute(options.output, "--output"))
     if output.suffix.lower() != ".png":
         raise UserError(f"--output: found {options.output}, expected a file that ends in .png")
-    if output.is_dir():
-        raise UserError(f"--output: {output} is a folder, expected a PNG file")
-    new_output(output)
+    new_file(output, "a PNG file")
     with Display() as display:
         display.wait(LOADING)
         from sdn_ray.scoring.run import draw_figure  # here: it takes seconds, named first

@@ -8,8 +8,9 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -148,7 +149,7 @@ def parse_json(text: str, kind: type[Kind], where: str, expected: str) -> Kind:
         UserError: it holds something else.
     """
     try:
-        return TypeAdapter(kind).validate_json(text, strict=True)
+        return _adapter(kind).validate_json(text, strict=True)
     except ValidationError as error:
         reason = _first_reason(error)
         raise UserError(f"{where}: cannot be read ({reason}); expected {expected}") from error
@@ -161,9 +162,13 @@ def checked_record(value: Any, kind: Any) -> Any:
         ValueError: it is something else; the message is one line.
     """
     try:
-        return TypeAdapter(kind).validate_python(value)
+        return _adapter(kind).validate_python(value)
     except ValidationError as error:
         raise ValueError(_first_reason(error)) from error
+
+
+# Made once for a type: that takes as long as to check a hundred lines by it.
+_adapter: Callable[[Any], TypeAdapter[Any]] = cache(TypeAdapter)
 
 
 def _first_reason(error: ValidationError) -> str:

@@ -197,3 +197,12 @@ def test_relative_paths_are_refused_inside_a_job(monkeypatch):
 def test_what_is_made_in_python_is_checked_too(make, words):
     with pytest.raises(UserError, match=re.escape(words)):
         make()
+
+
+def test_embeddings_are_read_once_for_a_grid_of_trials(tmp_path, monkeypatch):
+    reads = []
+    monkeypatch.setattr("sdn_ray.training.checks.read_precomputed", reads.append)
+    text = TextConfig(embeddings=str(tmp_path / "a.npz"))
+    for seed in range(3):
+        check_experiment(ExperimentConfig(teacher=FIT, text=text, seed=seed))
+    assert reads == [str(tmp_path / "a.npz")]

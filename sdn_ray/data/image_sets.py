@@ -27,7 +27,7 @@ from typing_extensions import TypedDict
 
 from sdn_ray.data.decoding import DECODE_ERRORS, decode_rgb
 from sdn_ray.errors import UserError
-from sdn_ray.files import checked_record
+from sdn_ray.files import checked_record, read_text
 
 MANIFEST = "manifest.jsonl"
 REQUEST = "request.json"  # what `generate` was asked for; without a manifest it is not finished
@@ -91,15 +91,12 @@ def read_image_set(folder: Path) -> tuple[SetImage, ...]:
 
 def _manifest_images(manifest: Path) -> tuple[SetImage, ...]:
     images: list[SetImage] = []
-    try:
-        # Not `splitlines`, for which some characters of a caption would end the line.
-        lines = manifest.read_text(encoding="utf-8").rstrip("\n").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{manifest}: cannot be read ({error}); expected UTF-8 text") from error
+    # Not `splitlines`, for which some characters of a caption would end the line.
+    lines = read_text(manifest, "UTF-8 text").rstrip("\n").split("\n")
     for number, line in enumerate(lines if lines != [""] else [], 1):
         try:
             images.append(_from_record(manifest.parent, from_json(line), number - 1))
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except ValueError as error:
             raise UserError(
                 f"{manifest}, line {number}: cannot be read ({error}); expected a JSON object "
                 'such as {"file": "00000.png", "caption": "…", "source": "image_00001"}'
@@ -150,15 +147,14 @@ def _from_record(folder: Path, found: Any, place: int) -> SetImage:
     row, source = record.get("row"), record.get("source")
     if source is None and row is None:
         source = path.stem
-    class_id = record.get("class")
     return SetImage(
         path=path,
-        index=int(record.get("index", place)),
-        row=None if row is None else int(row),
+        index=record.get("index", place),
+        row=row,
         caption=record.get("caption"),
         source=None if source is None else str(source),
-        class_id=None if class_id is None else int(class_id),
-        sample=int(record.get("sample", 0)),
+        class_id=record.get("class"),
+        sample=record.get("sample", 0),
     )
 
 
@@ -169,7 +165,7 @@ def _parquet_images(shards: Sequence[Path]) -> tuple[SetImage, ...]:
             for row, record in enumerate(_parquet_records(shard)):
                 record |= {"file": shard.name, "row": row}
                 images.append(_from_record(shard.parent, record, len(images)))
-        except (OSError, KeyError, ValueError, TypeError) as error:
+        except (OSError, ValueError, TypeError) as error:
             raise UserError(
                 f"{shard}: cannot be read ({error}); expected Parquet with a column `image` of "
                 "encoded image files, and `class`, `sample` and `index` as whole numbers"
@@ -183,16 +179,25 @@ def _parquet_images(shards: Sequence[Path]) -> tuple[SetImage, ...]:
 def _parquet_records(shard: Path) -> list[dict[str, Any]]:
     """What a shard says of each of its rows, but for the images themselves."""
     schema = pq.read_schema(shard)
-    if "image" not in schema.names:
-        raise ValueError(f"its columns are {', '.join(schema.names)}")
-    kind = schema.field("image").type
-    if not (pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
-        raise ValueError(f"its column `image` holds {kind}")
+    _check_column(schema)
     columns = [n for n in ("caption", "class", "source", "sample", "index") if n in schema.names]
     if not columns:
         return [{} for _ in range(pq.ParquetFile(shard).metadata.num_rows)]
     records = pq.read_table(shard, columns=columns).to_pylist()
     return [{k: v for k, v in record.items() if v is not None} for record in records]
+
+
+def _check_column(schema: pa.Schema) -> None:
+    """See that a shard has one column of encoded images.
+
+    Raises:
+        ValueError: saying what it has instead.
+    """
+    if schema.names.count("image") != 1:
+        raise ValueError(f"its columns are {', '.join(schema.names)}")
+    kind = schema.field("image").type
+    if not (pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
+        raise ValueError(f"its column `image` holds {kind}")
 
 
 def manifest_line(image: SetImage, folder: Path) -> str:
@@ -265,13 +270,14 @@ class ImageReader:
                         "each of 3 channels)"
                     )
                 return np.array(opened)
-        except (*DECODE_ERRORS, TypeError) as error:  # TypeError: a shard's column of text
+        except DECODE_ERRORS as error:
             raise UserError(f"{image}: does not decode ({error}); expected an image") from error
 
     def _file(self, image: SetImage) -> Path | io.BytesIO:
         if image.row is None:
             return image.path
         if self._shard != image.path:
+            _check_column(pq.read_schema(image.path))
             self._column = pq.read_table(image.path, columns=["image"])["image"]
             self._shard = image.path
         if not 0 <= image.row < len(self._column):

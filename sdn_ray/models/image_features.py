@@ -33,6 +33,15 @@ class ImageFeatures:
             load_teacher(teacher or "", plan) if spec == TEACHER else load_classifier(spec, device)
         )
 
+    def check_image_size(self, size: int) -> None:
+        """Refuse a size that the teacher's pools cannot halve; a classifier takes any.
+
+        Raises:
+            UserError: saying what was expected.
+        """
+        if isinstance(self._network, Teacher):
+            self._network.plan.check_image_size(size)
+
     def __call__(
         self, images: np.ndarray, on_batch: OnBatch = lambda done, total: None
     ) -> np.ndarray:

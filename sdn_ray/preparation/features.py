@@ -87,6 +87,7 @@ class FeatureActor(BatchActor):
         )
         self._array = read_array(Path(array)) if array else None
         self._size = source["image_size"]
+        self._features.check_image_size(self._size)
 
     def __call__(self, rows: list[Row]) -> np.ndarray:
         """(batch, width) float32."""

@@ -67,6 +67,17 @@ def new_output(path: Path) -> Path:
     return path
 
 
+def new_file(path: Path, expected: str) -> Path:
+    """A file of --output that can be written, over an older one too.
+
+    Raises:
+        UserError: when it cannot, or a folder is there; ``expected`` is in its words.
+    """
+    if path.is_dir():
+        raise UserError(f"--output: {path} is a folder, expected {expected}")
+    return new_output(path)
+
+
 def refuse_others(names: Sequence[str], *allowed: str) -> None:
     """Refuse options beside --resume, which would contradict what it goes on with.
 

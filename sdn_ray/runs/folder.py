@@ -59,6 +59,11 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
     return records
 
 
+def epochs_done(run: Path) -> int:
+    """How many epochs a run folder records."""
+    return max((record["epoch"] for record in read_metrics(run)), default=0)
+
+
 def note_epoch(run: Path, metrics: dict[str, Any]) -> None:
     """Add an epoch's metrics to the record of a run folder."""
     with (run / "metrics.jsonl").open("a", encoding="utf-8") as file:

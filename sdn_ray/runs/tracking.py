@@ -87,7 +87,7 @@ def start_run(
 ) -> TrackedRun:
     """Begin a run with the flattened configuration as its parameters; those unset are left out."""
     client = MlflowClient(uri)
-    known = {"mlflow.user": getpass.getuser(), "mlflow.source.type": "LOCAL"}
+    known = {"mlflow.user": _user(), "mlflow.source.type": "LOCAL"}
     if "sdn_ray.command" in tags:
         known["mlflow.source.name"] = f"sdn_ray.{tags['sdn_ray.command']}"
     run = client.create_run(experiment_id, run_name=name, tags=known | dict(tags))
@@ -99,6 +99,13 @@ def start_run(
     for start in range(0, len(entries), 100):
         client.log_batch(run.info.run_id, params=entries[start : start + 100])
     return TrackedRun(uri, experiment_id, run.info.run_id)
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (ImportError, KeyError, OSError):  # a container's user need not have a name
+        return f"user {os.getuid()}"
 
 
 def try_start_run(

@@ -11,7 +11,6 @@ from rich.table import Table
 from sdn_ray.errors import UserError
 from sdn_ray.files import write_text
 from sdn_ray.models.image_features import TEACHER
-from sdn_ray.models.teacher import load_teacher
 from sdn_ray.preparation.features import features_of
 from sdn_ray.runs.experiment import absolute
 from sdn_ray.runs.folder import noted_run
@@ -37,9 +36,6 @@ def score_text_encoder(options: Any, output: Path | None, display: Display) -> N
             f"--text_encoder: the teacher whose features {folder} was trained against is gone: "
             f"{source['teacher']}"
         )
-    if source["features"] == TEACHER:
-        plan = load_teacher(str(source["teacher"]), source["plan"]).plan
-        plan.check_image_size(source["image_size"])
     origins = {folder.name: source}  # its split counts where it was trained on this data set
     _, rows = reference_rows(options.reference, options.split, origins, skip_bad=options.skip_bad)
     features = features_of(rows, source, display)

@@ -19,7 +19,6 @@ from sdn_ray.search.space import SCHEME, SearchSpace, read_search_space
 from sdn_ray.training.checks import check_experiment
 
 CLASSIFIER_SCORE = "classifier_score"
-OBJECTIVES = (CLASSIFIER_SCORE, PERCEPTUAL)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from rich.table import Column, Table
 from sdn_ray.errors import UserError
 from sdn_ray.files import replacing, write_text
 from sdn_ray.runs.experiment import read_experiment, to_yaml
-from sdn_ray.runs.folder import TrackedRun, noted_run, read_metrics
+from sdn_ray.runs.folder import TrackedRun, epochs_done, noted_run
 from sdn_ray.runs.terminal import Display
 from sdn_ray.runs.tracking import Recorder, look_lines
 from sdn_ray.search.study import REASON, STATUS_TAG
@@ -51,8 +51,7 @@ def record_trial(shared: StudyJob, trial: FrozenTrial, warn: Callable[[str], Non
         tags["sdn_ray.reason"] = trial.user_attrs[REASON]
     recorder.tags(tags)
     if trial.value is not None:
-        epochs = max((record["epoch"] for record in read_metrics(run)), default=0)
-        recorder.metrics({OBJECTIVE: trial.value}, epochs)
+        recorder.metrics({OBJECTIVE: trial.value}, epochs_done(run))
     recorder.status(status)
 
 

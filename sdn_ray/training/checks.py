@@ -50,6 +50,12 @@ def _load_classifier(spec: str) -> None:
 
 
 @cache
+def _load_embeddings(path: str) -> None:
+    """What is wrong with them is said before anything starts, and once for a grid of trials."""
+    read_precomputed(path)
+
+
+@cache
 def _loaded_plan(weights: str, plan: str | None) -> Plan:
     """Read once, however many trials of a grid have it."""
     return load_teacher(weights, plan).plan
@@ -130,8 +136,7 @@ def _check_text(text: TextConfig) -> None:
             "expected one of them"
         )
     if text.embeddings is not None:
-        read_precomputed(text.embeddings)  # whole, before anything starts
-        return
+        return _load_embeddings(text.embeddings)
     _check_encoder(text.encoder)
     own = text.encoder == CHAR_CNN_RNN
     if text.weights == PRETRAINED and own:

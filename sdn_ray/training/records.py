@@ -7,6 +7,7 @@ from typing import Any
 from sdn_ray.metrics.evaluation import PERCEPTUAL
 from sdn_ray.runs.folder import (
     end_is_recorded,
+    epochs_done,
     note_end_recorded,
     noted_run,
     read_metrics,
@@ -76,8 +77,7 @@ def record_end(run: Path, made: Path, recorder: Recorder) -> None:
     if end_is_recorded(run):
         return
     scores = read_scores(run)
-    epochs = max((record["epoch"] for record in read_metrics(run)), default=0)
-    recorder.metrics({f"test/{name}": value for name, value in scores.items()}, epochs)
+    recorder.metrics({f"test/{name}": v for name, v in scores.items()}, epochs_done(run))
     if (run / SAMPLES / TEST_SHEET).exists():
         recorder.file(run / SAMPLES / TEST_SHEET, SAMPLES)
     recorder.file(run / CURVES)

@@ -1,7 +1,8 @@
 """The two trainings as their commands run them: of a generator, and of a text encoder."""
 
 import time
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sdn_ray.cluster.progress import Watcher
@@ -11,7 +12,7 @@ from sdn_ray.config import ExperimentConfig
 from sdn_ray.models.image_features import TEACHER
 from sdn_ray.preparation.features import feature_source, prepare_features
 from sdn_ray.preparation.teacher import prepare_teacher
-from sdn_ray.runs.folder import TrackedRun, read_metrics
+from sdn_ray.runs.folder import read_metrics
 from sdn_ray.runs.lifecycle import run_to_its_end, show_scores
 from sdn_ray.runs.terminal import Display
 from sdn_ray.runs.tracking import look_lines
@@ -23,8 +24,19 @@ from sdn_ray.training.session import Session, open_session
 from sdn_ray.training.text_worker import EXPORT, TextJob, run_text_job
 from sdn_ray.training.worker import run_job
 
-_PYTHON = "python -m sdn_ray"
 _WORKERS = "starting the workers"
+
+
+@dataclass(frozen=True)
+class _Command:
+    """In what the two trainings differ."""
+
+    name: str
+    made: str  # what stands in the run folder at its end
+    check: Callable[[ExperimentConfig], None]
+    tag: Callable[[ExperimentConfig], dict[str, str]]  # of its MLflow run
+    work: Callable[[Session, Display], bool]  # whether it came to the end
+    summary: Callable[[Path], list[str]]
 
 
 def train(config: ExperimentConfig, folder: Path, display: Display, *, known: bool) -> None:
@@ -40,13 +52,48 @@ def train(config: ExperimentConfig, folder: Path, display: Display, *, known: bo
         UserError: the experiment cannot be meant, or something that it needs cannot be had.
         Interrupted: the user stopped it.
     """
-    if known and finished_before(folder, folder / MODEL):
+    command = _Command(
+        "train",
+        MODEL,
+        check_experiment,
+        lambda config: {"sdn_ray.scheme": config.distillation.scheme},
+        _train,
+        _summary,
+    )
+    _run(command, config, folder, display, known=known)
+
+
+def train_text(config: ExperimentConfig, folder: Path, display: Display, *, known: bool) -> None:
+    """Train a text encoder in a run folder, or say that it is trained; see `train`.
+
+    Raises:
+        UserError: the experiment cannot be meant, or something that it needs cannot be had.
+        Interrupted: the user stopped it.
+    """
+    command = _Command(
+        "train_text",
+        EXPORT,
+        check_text_training,
+        lambda config: {"sdn_ray.encoder": config.text.encoder},
+        _train_text,
+        _text_summary,
+    )
+    _run(command, config, folder, display, known=known)
+
+
+def _run(
+    command: _Command, config: ExperimentConfig, folder: Path, display: Display, *, known: bool
+) -> None:
+    if known and finished_before(folder, folder / command.made):
         return
-    check_experiment(config)
-    tags = {"sdn_ray.command": "train", "sdn_ray.scheme": config.distillation.scheme}
+    command.check(config)
+    tags = {"sdn_ray.command": command.name} | command.tag(config)
     session = open_session(config, folder, tags, display, known=known)
-    run_to_its_end(lambda: _train(session, display), folder, session.tracked, f"{_PYTHON}.train")
-    _summarise(folder, session.tracked, display)
+    prog = f"python -m sdn_ray.{command.name}"
+    run_to_its_end(lambda: command.work(session, display), folder, session.tracked, prog)
+    show_scores(folder, display)
+    for line in [*command.summary(folder), look_lines(session.tracked)]:
+        display.line(line)
     stop_ray(display)
 
 
@@ -87,35 +134,13 @@ def _train(session: Session, display: Display) -> bool:
     )
 
 
-def _summarise(run: Path, tracked: TrackedRun, display: Display) -> None:
-    """The table at the end of a run."""
-    show_scores(run, display)
+def _summary(run: Path) -> list[str]:
     last = read_metrics(run)[-1]
-    display.line(f"last epoch: loss {last['loss']:.4g}, {last['images_per_second']:.3g} images/s")
-    display.line(f"model:   {run / MODEL}")
-    display.line(f"samples: {run / 'samples'}")
-    display.line(look_lines(tracked))
-
-
-def train_text(config: ExperimentConfig, folder: Path, display: Display, *, known: bool) -> None:
-    """Train a text encoder in a run folder, or say that it is trained; see `train`.
-
-    Raises:
-        UserError: the experiment cannot be meant, or something that it needs cannot be had.
-        Interrupted: the user stopped it.
-    """
-    if known and finished_before(folder, folder / EXPORT):
-        return
-    check_text_training(config)
-    tags = {"sdn_ray.command": "train_text", "sdn_ray.encoder": config.text.encoder}
-    session = open_session(config, folder, tags, display, known=known)
-
-    def work() -> bool:
-        return _train_text(session, display)
-
-    run_to_its_end(work, folder, session.tracked, f"{_PYTHON}.train_text")
-    _summarise_text(folder, session.tracked, display)
-    stop_ray(display)
+    return [
+        f"last epoch: loss {last['loss']:.4g}, {last['images_per_second']:.3g} images/s",
+        f"model:   {run / MODEL}",
+        f"samples: {run / 'samples'}",
+    ]
 
 
 def _train_text(session: Session, display: Display) -> bool:
@@ -148,9 +173,8 @@ def _train_text(session: Session, display: Display) -> bool:
     )
 
 
-def _summarise_text(run: Path, tracked: TrackedRun, display: Display) -> None:
-    """The table at the end of a run."""
-    show_scores(run, display)
-    display.line(f"last epoch: loss {read_metrics(run)[-1]['loss']:.4g}")
-    display.line(f"encoder: {run / EXPORT} (for --text.weights, and evaluate --text-encoder)")
-    display.line(look_lines(tracked))
+def _text_summary(run: Path) -> list[str]:
+    return [
+        f"last epoch: loss {read_metrics(run)[-1]['loss']:.4g}",
+        f"encoder: {run / EXPORT} (for --text.weights, and evaluate --text-encoder)",
+    ]

@@ -29,6 +29,7 @@ from sdn_ray.models.pixels import normalise
 from sdn_ray.models.plan import Plan
 from sdn_ray.models.teacher import Teacher, load_teacher
 from sdn_ray.training.build import new_generator
+from sdn_ray.training.checks import check_memory
 
 _WARM_UP_BLOCKS = 1
 _MATRIX = 4096
@@ -47,8 +48,12 @@ def teacher_of_any_weights(config: ExperimentConfig) -> Teacher:
     if config.teacher.weights in (None, "fit", "imagenet"):
         if config.teacher.plan is None:
             raise UserError("teacher.plan: found nothing, expected a plan or teacher.weights FILE")
-        return Teacher(Plan.parse(config.teacher.plan))
-    return load_teacher(config.teacher.weights, config.teacher.plan)
+        plan = Plan.parse(config.teacher.plan)
+        check_memory(config, plan)
+        return Teacher(plan)
+    teacher = load_teacher(config.teacher.weights, config.teacher.plan)
+    check_memory(config, teacher.plan)
+    return teacher
 
 
 def bf16_matrix_rate(device: str) -> float:

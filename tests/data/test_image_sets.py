@@ -259,3 +259,12 @@ def test_an_empty_manifest(tmp_path):
     (tmp_path / "manifest.jsonl").write_text("")
     with pytest.raises(UserError, match="found no image in it"):
         read_image_set(tmp_path)
+
+
+@pytest.mark.parametrize("column", [["text"], [3], [[1, 2]]])
+def test_a_shard_behind_a_manifest_must_hold_images_too(tmp_path, column):
+    pq.write_table(pa.table({"image": column}), tmp_path / "0.parquet")
+    (tmp_path / "manifest.jsonl").write_text('{"file": "0.parquet", "row": 0}')
+    [image] = read_image_set(tmp_path)
+    with pytest.raises(UserError, match=r"0\.parquet, row 0: .*its column `image` holds"):
+        ImageReader()(image)

@@ -51,3 +51,16 @@ def test_a_note_of_no_store_costs_a_warning(uri):
     [warning] = warnings
     assert warning.startswith(f"MLflow at {uri} did not record: ")
     assert recorder.lost
+
+
+def test_a_user_without_a_name_is_a_number(tmp_path, monkeypatch):
+    def nameless():
+        raise KeyError("getpwuid(): uid not found: 1000650000")
+
+    monkeypatch.setattr("getpass.getuser", nameless)
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    _, experiment = open_experiment(TrackingConfig(uri=uri))
+    run = start_run(uri, experiment, "run", {}, {"sdn_ray.command": "train"})
+    tags = MlflowClient(uri).get_run(run.run_id).data.tags
+    assert tags["mlflow.user"].startswith("user ")
+    assert tags["mlflow.source.name"] == "sdn_ray.train"
