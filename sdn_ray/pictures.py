@@ -18,6 +18,7 @@ _GAP = 2  # between images side by side
 _CAPTION = 192  # width of the captions of `comparison_rows`
 _FONT_SIZE = 13
 _LEADING = 2  # between lines of text
+_BLACK = {"color": "black"}
 _PANELS = 4  # of `loss_curves`, side by side
 _BANDS = ("#e8eef7", "#f7efe2", "#e9f5e9")  # behind the epochs of a stage
 
@@ -188,7 +189,12 @@ def _centre(
     )
 
 
-def loss_curves(path: Path, epochs: Sequence[dict[str, float]], stages: Sequence[str]) -> None:
+def loss_curves(
+    path: Path,
+    epochs: Sequence[dict[str, float]],
+    stages: Sequence[str],
+    attributes: Sequence[str] = (),
+) -> None:
     """Write a PNG with the loss of every epoch and, beside it, the validation scores.
 
     Each panel says which way is better; the stages are shaded.
@@ -197,31 +203,40 @@ def loss_curves(path: Path, epochs: Sequence[dict[str, float]], stages: Sequence
         path: of the PNG.
         epochs: metrics of each epoch, by name; those that begin with ``validation/`` are scores.
         stages: the stage of each epoch.
+        attributes: scores that share a panel, since each says how often one thing is drawn right.
     """
     # Imported here: it takes a second, and only the end of an epoch needs it.
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
     scores = sorted({n for e in epochs for n in e if n.startswith("validation/")})
-    names = ["loss", *(name for name in scores if not name.endswith("_std"))]
-    columns = min(_PANELS, len(names))
-    rows = -(-len(names) // columns)
+    together = [name for name in scores if name.removeprefix("validation/") in attributes]
+    alone = [name for name in scores if name not in together and not name.endswith("_std")]
+    panels = {"training loss": ["loss"]}
+    panels |= {name.removeprefix("validation/"): [name] for name in alone}
+    panels |= {"attributes drawn right": together} if together else {}
+    columns = min(_PANELS, len(panels))
+    rows = -(-len(panels) // columns)
     figure = Figure(figsize=(3.2 * columns, 2.6 * rows), layout="constrained")
-    panels = figure.subplots(rows, columns, squeeze=False).flat
+    places = figure.subplots(rows, columns, squeeze=False).flat
     numbers = np.arange(1, len(epochs) + 1)
-    for axes, name in zip(panels, names, strict=False):
-        values = [epoch.get(name, np.nan) for epoch in epochs]
-        axes.plot(numbers, values, marker="o", markersize=3, color="black", linewidth=1)
-        _shade_stages(axes, stages, label=name == "loss")
-        lower = name == "loss" or name.endswith("_distance")
-        title = "training loss" if name == "loss" else name.removeprefix("validation/")
+    for axes, (title, names) in zip(places, panels.items(), strict=False):
+        for name in names:
+            values = [epoch.get(name, np.nan) for epoch in epochs]
+            several = {"label": name.removeprefix("validation/")} if names is together else _BLACK
+            axes.plot(numbers, values, marker="o", markersize=3, linewidth=1, **several)
+        _shade_stages(axes, stages, label=title == "training loss")
+        if names is together:
+            axes.set_ylim(-0.03, 1.35)  # room for the legend
+            axes.legend(fontsize=7, ncols=2, loc="upper center")
+        lower = title == "training loss" or title.endswith("_distance")
         axes.set_title(f"{title} ({'lower' if lower else 'higher'} is better)", fontsize=8)
         axes.tick_params(labelsize=8)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
         axes.set_xlim(0.5, len(epochs) + 0.5)
-    for axes in list(figure.axes)[len(names) :]:
+    for axes in list(figure.axes)[len(panels) :]:
         axes.remove()
-    validation = "; scores of validation classes" if len(names) > 1 else ""
+    validation = "; scores of validation classes" if len(panels) > 1 else ""
     figure.supxlabel(f"epoch{validation}", fontsize=8)
     with replacing(path) as partial:
         figure.savefig(partial, dpi=110)

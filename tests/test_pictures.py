@@ -159,3 +159,11 @@ def test_more_loss_curves_than_fit_side_by_side_take_a_second_row(tmp_path):
     loss_curves(tmp_path / "curves.png", epochs, ["sdn"])
     with Image.open(tmp_path / "curves.png") as image:
         assert image.size == (round(3.2 * 4 * 110), round(2.6 * 2 * 110))
+
+
+def test_attributes_share_a_panel_so_that_one_row_is_enough(tmp_path):
+    scores = ("ssim", "perceptual_distance", "petal_color", "center_color", "petal_count")
+    epochs = [{"loss": 1.0} | {f"validation/{name}": 0.5 for name in scores}]
+    loss_curves(tmp_path / "curves.png", epochs, ["sdn"], scores[2:])
+    with Image.open(tmp_path / "curves.png") as image:
+        assert image.size == (round(3.2 * 4 * 110), round(2.6 * 110))

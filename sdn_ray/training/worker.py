@@ -6,7 +6,7 @@ may run it in its own process.
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -33,6 +33,7 @@ from sdn_ray.methods.loop import (
     distill,
     stored_weights,
 )
+from sdn_ray.metrics.attributes import AttributeReadings
 from sdn_ray.metrics.evaluation import TEST_SPLITS, evaluate_generator, spread
 from sdn_ray.models.classifiers import Classifier, load_classifier
 from sdn_ray.models.drawing import draw_images
@@ -283,7 +284,9 @@ class Worker:
             f"{', '.join(telling(metrics, self.watched_name))}"
         )
         history = read_metrics(self.job.run)
-        loss_curves(self.job.run / CURVES, history, [record["stage"] for record in history])
+        stages = [record["stage"] for record in history]
+        attributes = [spec.name for spec in fields(AttributeReadings)]
+        loss_curves(self.job.run / CURVES, history, stages, attributes)
         if result.total_epoch % self.config.evaluation.sample_epochs == 0:
             sheet = self.job.run / SAMPLES / sheet_name(result.total_epoch)
             self._sample_grid(sheet, generator, spread(self.watched, self._grid_size()))
