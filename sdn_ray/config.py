@@ -132,11 +132,14 @@ class FitConfig:
         epochs: Passes over the training images.
         batch_size: Images a step.
         learning_rate: Highest rate of the one-cycle schedule.
+        grid: The classifier's last layer sees the means of so many by so many parts of each map: 1
+            is the mean over all of it, more tells classes apart that differ in layout.
     """
 
     epochs: PositiveInt = 8
     batch_size: PositiveInt = 64
     learning_rate: PositiveFloat = 2e-3
+    grid: PositiveInt = 1
 
 
 @dataclass(frozen=True)
@@ -162,13 +165,17 @@ class TextConfig:
     """Where caption embeddings come from.
 
     Args:
-        encoder: char_cnn_rnn, sentence:MODEL (a sentence-transformers model by name or path) or
-            clip:MODEL (a CLIP text tower); the latter two need the extra `sentence`.
+        encoder: char_cnn_rnn, words (which words and pairs of neighbouring words a caption has),
+            sentence:MODEL (a sentence-transformers model by name or path) or clip:MODEL (a CLIP
+            text tower); the latter two need the extra `sentence`.
         weights: fit to train the encoder on the training classes (of a sentence or CLIP encoder a
             linear layer on top), pretrained to take such an encoder as it is, or the file or folder
             of an encoder that sdn_ray wrote.
-        features: Image features that `fit` trains against: teacher (the means of all its layers),
-            or a classifier, NAME or NAME:WEIGHTS, such as squeezenet1_1:FILE.
+        features: Image features that `fit` trains against and `whiten` looks at: teacher, or a
+            classifier, NAME or NAME:WEIGHTS, such as squeezenet1_1:FILE.
+        whiten: Give the generator those directions of the embedding that the training images bear
+            out, all of one size, and let `fit` train against features that see layout. Off: the
+            embedding as it is, and the means of the teacher's layers.
         embeddings: Precomputed embeddings instead of an encoder: an .npz file, or a folder with
             char-CNN-RNN-embeddings.pickle and filenames.pickle.
         variant: Architecture of the char-CNN-RNN: long (ICML 2016) or short (CVPR 2016).
@@ -183,6 +190,7 @@ class TextConfig:
     encoder: str = "char_cnn_rnn"
     weights: str = "fit"
     features: str = "teacher"
+    whiten: bool = True
     embeddings: str | None = None
     variant: Literal["long", "short"] = "long"
     embedding_dim: PositiveInt = 1024
@@ -200,10 +208,12 @@ class GeneratorConfig:
     Args:
         fc_width: Width of g-fc8 and g-fc7.
         batch_norm: Batch normalisation after every layer but the last.
+        upsampling: nearest or bilinear.
     """
 
     fc_width: PositiveInt = 4096
     batch_norm: bool = False
+    upsampling: Literal["nearest", "bilinear"] = "nearest"
 
 
 @dataclass(frozen=True)
@@ -260,6 +270,9 @@ class TrainingConfig:
         cpus_per_worker: CPU cores that each worker reserves. Empty: all there are, shared equally.
         precision: fp32 (on GPUs too, without TF32), or bf16 autocast.
         flips: Mirror half of the images of an epoch left to right.
+        average_half_life: Keep an average of the weights in which a step counts half as much as one
+            so many images later; it is exported and scored, the last weights beside it. Empty: no
+            average.
         compile: Use torch.compile: faster steps, after a minute or so for each stage. Needs a C++
             compiler.
         log_steps: Steps between two reports of the loss.
@@ -274,6 +287,7 @@ class TrainingConfig:
     cpus_per_worker: PositiveInt | None = None
     precision: Literal["fp32", "bf16"] = "fp32"
     flips: bool = True
+    average_half_life: PositiveInt | None = None
     compile: bool = False
     log_steps: PositiveInt = 20
     checkpoint_steps: PositiveInt | None = None

@@ -85,7 +85,7 @@ def _draw_flowers(root: Path) -> None:
             name = f"image_{len(labels):05d}"
             draws = np.random.default_rng([class_id, index])
             species = replace(of_class, background=str(draws.choice(list(BACKGROUNDS))))
-            photograph = draw_flower(species, draws, 64)
+            photograph = draw_flower(species, draws, 64).image
             photograph.save(root / "jpg" / f"{name}.jpg", quality=92)
             said = wrong if index % 10 == 5 else color
             captions = draw_captions(replace(species, petal_color=said), draws)

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from sdn_ray.data.sampling import draw_captions, draw_flips, epoch_permutation, worker_batches
 
+_SAMPLE, _SAMPLE_BATCH = 1024, 64  # captions
+
 
 @dataclass(frozen=True)
 class EncodedImages:
@@ -72,6 +74,20 @@ class EpochBatches:
                 if step is not None:
                     ahead.append(pool.submit(self._load, epoch, step))
                 yield batch
+
+    def caption_batches(self) -> Iterator[Tensor]:
+        """Embeddings of a fixed sample of captions, at most 1,024 in batches of 64.
+
+        The sample is the same for every worker and at every time.
+        """
+        members = epoch_permutation(self.seed, 0, len(self.data))[:_SAMPLE]
+        where = self.data.indices[members]
+        drawn = draw_captions(self.seed, 0, members, self.data.caption_counts[where])
+        embeddings = self.data.embeddings[self.data.caption_rows[where, drawn]]
+        # Batches of one size: each counts as much as any other.
+        batches = max(1, len(embeddings) // _SAMPLE_BATCH)
+        for part in np.array_split(embeddings, batches):
+            yield self._to_device(part)
 
     def _load(self, epoch: int, members: np.ndarray) -> Batch:
         where = self.data.indices[members]

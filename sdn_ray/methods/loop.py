@@ -14,6 +14,7 @@ from sdn_ray.data.batches import Batch, EpochBatches
 from sdn_ray.distillation.layer_weights import LayerWeights
 from sdn_ray.distillation.losses import LOSSES, term_names
 from sdn_ray.distillation.schemes import Stage
+from sdn_ray.methods.averaging import WeightAverage
 from sdn_ray.models.generator import Generator
 from sdn_ray.models.pixels import normalise
 from sdn_ray.models.teacher import Teacher
@@ -35,6 +36,7 @@ class LoopOptions:
     precision: str = "fp32"  # or bf16: autocast of generator and teacher
     log_steps: int = 20  # losses leave the device every so many steps
     checkpoint_steps: int | None = None  # None: at the end of every epoch
+    average_decay: float | None = None  # of the averaged weights, a step; None keeps no average
     compile: bool = False
     device: str = "cpu"
 
@@ -86,7 +88,7 @@ class Hooks:
     """What the caller does at the loop's resting points; every worker calls them."""
 
     on_progress: Callable[[StepProgress], bool] = lambda report: False  # True: stop
-    on_epoch: Callable[[EpochResult, Generator], None] = lambda report, generator: None
+    on_epoch: Callable[[EpochResult, "Distillation"], None] = lambda report, run: None
     on_checkpoint: Callable[["Distillation", bool], None] = lambda run, stage_end: None
 
 
@@ -114,6 +116,7 @@ class Distillation:
         self.position = Position()
         self.optimizer: torch.optim.Optimizer | None = None  # between stages there is none
         self.epoch_sum = torch.zeros(0, dtype=torch.float64)  # of the terms, over the epoch so far
+        self.average: WeightAverage | None = None  # begins with the first step of each stage
         self.unread: list[Tensor] = []  # terms of the steps since the last report, on the device
 
     @property
@@ -126,6 +129,11 @@ class Distillation:
         """Whether batch normalisation sees but one worker's part of each batch."""
         apart = self.world_size > 1 and self.device.type != "cuda"
         return apart and self.generator.batch_norm
+
+    @property
+    def result(self) -> Generator:
+        """What the training has come to: the averaged weights where there are any."""
+        return self.average.generator if self.average else self.generator
 
     @property
     def finished(self) -> bool:
@@ -157,6 +165,8 @@ class Distillation:
             "layer_weights": {"layers": list(self.weights.layers), "image": self.weights.image},
             "random": torch.get_rng_state(),
         }
+        if self.average:
+            state["average"] = self.average.generator.state_dict()
         if self.device.type == "cuda":
             state["random_cuda"] = torch.cuda.get_rng_state(self.device)
         return state
@@ -170,6 +180,10 @@ class Distillation:
         torch.set_rng_state(state["random"].cpu())
         if self.device.type == "cuda" and "random_cuda" in state:
             torch.cuda.set_rng_state(state["random_cuda"].cpu(), self.device)
+        self.average = None
+        if "average" in state:
+            self.average = WeightAverage(self.generator, self.options.average_decay or 0)
+            self.average.generator.load_state_dict(state["average"])
         self.optimizer = None
         if state["optimizer"] is not None:
             self.optimizer = self._new_optimizer(self.stages[self.position.stage])
@@ -197,6 +211,9 @@ class Distillation:
         if self.generator.samples != stage.samples:
             self.generator.grow_samples(stage.samples, GROWTH_NOISE, self.options.seed)
         self.optimizer = optimizer = self.optimizer or self._new_optimizer(stage)
+        decay, begins = self.options.average_decay, self.position.epoch == self.position.step == 0
+        if decay is not None and (begins or self.average is None):
+            self.average = WeightAverage(self.generator, decay)
         self.generator.train()
         model: nn.Module = self.generator
         if self.world_size > 1:
@@ -240,6 +257,8 @@ class Distillation:
         running.optimizer.zero_grad(set_to_none=True)
         total.backward()
         running.optimizer.step()
+        if self.average:
+            self.average.update(self.generator)
         self.unread.append(terms)
 
     def read_terms(self, stage: Stage) -> Tensor:
@@ -346,7 +365,9 @@ def _epoch(run: Distillation, running: RunningStage, batches: EpochBatches, hook
         terms=dict(zip(names, means, strict=True)),
         images_per_second=batches.batch_size * (steps - first_step) / elapsed,
     )
-    hooks.on_epoch(epoch_report, run.generator)
+    if run.average:
+        run.average.settle(batches.caption_batches())
+    hooks.on_epoch(epoch_report, run)
     return False
 
 

@@ -7,8 +7,12 @@ import numpy as np
 import torch
 
 from sdn_ray.data.batches import EncodedImages
-from sdn_ray.data.synthetic.species import Species
-from sdn_ray.metrics.attributes import agreement, measure_attributes, shuffled_agreement
+from sdn_ray.metrics.attributes import (
+    Shown,
+    agreement,
+    measure_attributes,
+    shuffled_agreement,
+)
 from sdn_ray.metrics.classifier_score import ClassifierScore, score_name
 from sdn_ray.metrics.perceptual import PerceptualDistance
 from sdn_ray.metrics.ssim import MeanSSIM
@@ -37,7 +41,7 @@ def evaluate_generator(
     classifier: Classifier | None = None,
     teacher: Teacher | None = None,
     splits: int = 1,
-    species: Sequence[Species] | None = None,
+    shown: Sequence[Shown] | None = None,
     attribute_baselines: bool = False,
     on_batch: Callable[[int, int], None] = lambda done, total: None,
 ) -> Evaluation:
@@ -49,8 +53,8 @@ def evaluate_generator(
         classifier: of the classifier score (eq. 6); None leaves it out.
         teacher: adds `PERCEPTUAL`, the distance in its features.
         splits: of the classifier score.
-        species: of each image, where the data set knows them: adds the agreement of each
-            attribute with what the caption says.
+        shown: what the caption of each image names, where the data set knows its attributes: adds
+            the agreement of each attribute over the captions that name it.
         attribute_baselines: add the same agreement of the real images, and of the drawn ones when
             the captions are shuffled.
         on_batch: called with (images done, images).
@@ -71,7 +75,7 @@ def evaluate_generator(
             probabilities = classifier(torch.from_numpy(drawn).permute(0, 3, 1, 2)).cpu()
             score = score or ClassifierScore(probabilities.shape[1], total, splits)
             score.update(indices, probabilities)
-        if species is not None:
+        if shown is not None:
             seen.append(drawn)
         done += len(drawn)
         on_batch(done, total)
@@ -84,12 +88,12 @@ def evaluate_generator(
         scores[name] = result.mean
         if splits > 1:
             scores[f"{name}_std"] = result.std
-    if species is not None:
+    if shown is not None:
         readings = measure_attributes(np.concatenate(seen))
-        scores |= agreement(readings, species)
+        scores |= agreement(readings, shown)
         if attribute_baselines:
-            real = agreement(measure_attributes(data.images[data.indices]), species)
-            shuffled = shuffled_agreement(readings, species)
+            real = agreement(measure_attributes(data.images[data.indices]), shown)
+            shuffled = shuffled_agreement(readings, shown)
             scores |= {f"{name}_of_real_images": value for name, value in real.items()}
             scores |= {f"{name}_of_shuffled_captions": v for name, v in shuffled.items()}
     return Evaluation(scores, total, splits)

@@ -18,7 +18,7 @@ from typing_extensions import TypedDict
 from sdn_ray.errors import UserError, one_line
 from sdn_ray.files import making_folder, read_json, write_text
 from sdn_ray.models.drawing import draw_samples
-from sdn_ray.models.generator import Generator
+from sdn_ray.models.generator import Generator, Upsampling
 from sdn_ray.models.plan import Plan
 from sdn_ray.text.encoders import (
     TextEncoder,
@@ -71,6 +71,8 @@ class _Shape(TypedDict):
     fc_width: PositiveInt
     samples: PositiveInt
     batch_norm: bool
+    upsampling: NotRequired[Upsampling]  # models of earlier versions have neither
+    whitened_dim: NotRequired[PositiveInt | None]
 
 
 class _ModelConfig(TypedDict):
@@ -134,6 +136,8 @@ def export_model(
         "fc_width": generator.fc_width,
         "samples": generator.samples,
         "batch_norm": generator.batch_norm,
+        "upsampling": generator.upsampling,
+        "whitened_dim": generator.whitened_dim,
     }
     has_encoder = text_encoder is not None
     with making_folder(folder) as partial:
@@ -217,6 +221,8 @@ def _generator(shape: _Shape) -> Generator:
         fc_width=shape["fc_width"],
         samples=shape["samples"],
         batch_norm=shape["batch_norm"],
+        upsampling=shape.get("upsampling", "nearest"),
+        whitened_dim=shape.get("whitened_dim"),
     )
 
 

@@ -27,6 +27,7 @@ class FitSettings:
     batch_size: int  # images a step
     learning_rate: float  # the highest of the one-cycle schedule
     seed: int = 0  # of the weights and of every draw, dropout's too
+    grid: int = 1  # parts a side of the last maps that `fit_teacher`'s last layer sees
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class FitEpoch:
 class _Classifier(nn.Module):
     """The plan with batch normalisation, which trains fast and folds into the convolutions."""
 
-    def __init__(self, plan: Plan, classes: int) -> None:
+    def __init__(self, plan: Plan, classes: int, grid: int) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         for layer in vgg_features(plan):
@@ -50,11 +51,15 @@ class _Classifier(nn.Module):
             if isinstance(layer, nn.Conv2d):
                 layers.append(nn.BatchNorm2d(layer.out_channels))
         self.features = nn.Sequential(*layers)
-        self.head = nn.Linear(plan.convolutions[-1].out_channels, classes)
+        self.grid = grid
+        self.head = nn.Linear(plan.convolutions[-1].out_channels * grid**2, classes)
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalised images to class logits."""
-        return self.head(self.features(images).mean((2, 3)))
+        maps = self.features(images)
+        if self.grid == 1:
+            return self.head(maps.mean((2, 3)))
+        return self.head(functional.adaptive_avg_pool2d(maps, self.grid).flatten(1))
 
     def folded(self, plan: Plan) -> Teacher:
         """The same convolutions as a teacher, without batch normalisation, equal in eval mode."""
@@ -94,7 +99,7 @@ def fit_teacher(
         UserError: fewer than two classes, or fewer images than a batch.
     """
     model = train_classifier(
-        lambda classes: _Classifier(plan, classes),
+        lambda classes: _Classifier(plan, classes, settings.grid),
         images,
         class_ids,
         settings,

@@ -1,11 +1,13 @@
 """The generator G (section 3.2): the mirror image of the teacher, text embedding to image."""
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from sdn_ray.models.plan import POOL, Plan
+
+Upsampling = Literal["nearest", "bilinear"]
 
 
 class GeneratorOutput(NamedTuple):
@@ -13,6 +15,26 @@ class GeneratorOutput(NamedTuple):
 
     images: Tensor  # (batch, samples, 3, height, width), normalised as the teacher's input
     features: list[Tensor]  # φ_{l+1}^G, shaped and ordered as the teacher's features
+
+
+class Whitening(nn.Module):
+    """(φ_t − mean) · matrix: fixed statistics of training captions, see `text.whitening`.
+
+    Args:
+        embedding_dim: width of φ_t.
+        dim: width of what g-fc8 is given.
+    """
+
+    def __init__(self, embedding_dim: int, dim: int) -> None:
+        super().__init__()
+        self.mean: Tensor
+        self.matrix: Tensor
+        self.register_buffer("mean", torch.zeros(embedding_dim))
+        self.register_buffer("matrix", torch.zeros(embedding_dim, dim))
+
+    def forward(self, embeddings: Tensor) -> Tensor:
+        """(batch, embedding_dim) → (batch, dim)."""
+        return (embeddings - self.mean) @ self.matrix
 
 
 class MirrorConvolution(nn.Sequential):
@@ -37,13 +59,16 @@ class Generator(nn.Module):
     """The mirror of any plan (section 3.2; diverse synthesis: section 3.4).
 
     Args:
-        plan: the teacher's plan, read here from its end: each pool becomes a ×2
-            nearest-neighbour up-sampling, each convolution its mirror.
+        plan: the teacher's plan, read here from its end: each pool becomes a ×2 up-sampling, each
+            convolution its mirror.
         embedding_dim: width of the text embedding φ_t.
         image_size: height and width of the image, a multiple of 2^pools.
         fc_width: width of g-fc8 and g-fc7.
         samples: n, the images drawn for one caption.
         batch_norm: batch normalisation after every layer but the last (paper: none).
+        upsampling: nearest, or bilinear, which is smoother and draws no lattice (the paper says
+            "image resize", which is either).
+        whitened_dim: width of the whitened embedding that g-fc8 is given; None gives it φ_t itself.
 
     Raises:
         UserError: when the pools cannot halve ``image_size``.
@@ -58,6 +83,8 @@ class Generator(nn.Module):
         fc_width: int = 4096,
         samples: int = 1,
         batch_norm: bool = False,
+        upsampling: Upsampling = "nearest",
+        whitened_dim: int | None = None,
     ) -> None:
         super().__init__()
         plan.check_image_size(image_size)
@@ -65,7 +92,9 @@ class Generator(nn.Module):
         self.embedding_dim, self.image_size, self.fc_width = embedding_dim, image_size, fc_width
         top = plan.convolutions[-1].out_channels
         side = image_size >> plan.pools
-        self.g_fc8 = _fully_connected(embedding_dim, fc_width, batch_norm)
+        self.upsampling, self.whitened_dim = upsampling, whitened_dim
+        self.whitening = Whitening(embedding_dim, whitened_dim) if whitened_dim else nn.Identity()
+        self.g_fc8 = _fully_connected(whitened_dim or embedding_dim, fc_width, batch_norm)
         self.g_fc7 = _fully_connected(fc_width, fc_width, batch_norm)
         self.g_fc6 = nn.Sequential(
             nn.Linear(fc_width, top * side * side),
@@ -84,11 +113,15 @@ class Generator(nn.Module):
                 for c in reversed(plan.convolutions)
             }
         )
-        self.up = nn.Upsample(scale_factor=2, mode="nearest")
+        self.up = nn.Upsample(
+            scale_factor=2,
+            mode=upsampling,
+            align_corners=False if upsampling == "bilinear" else None,
+        )
 
     def forward(self, embeddings: Tensor) -> GeneratorOutput:
         """Embeddings (batch, embedding_dim) to images and the features for the teacher's."""
-        activation = self.g_fc6(self.g_fc7(self.g_fc8(embeddings)))
+        activation = self.g_fc6(self.g_fc7(self.g_fc8(self.whitening(embeddings))))
         activation = activation.contiguous(memory_format=torch.channels_last)
         mirrors = iter(self.mirror.values())
         features = []

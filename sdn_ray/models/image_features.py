@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from torch.nn.functional import adaptive_avg_pool2d
 
 from sdn_ray.models.classifiers import Classifier, load_classifier
 from sdn_ray.models.pixels import normalise
@@ -12,6 +13,7 @@ from sdn_ray.models.teacher import Teacher, load_teacher
 TEACHER = "teacher"
 
 _BATCH = 64
+_GRID = 4
 OnBatch = Callable[[int, int], None]  # (images done, images)
 
 
@@ -20,15 +22,22 @@ class ImageFeatures:
 
     Args:
         spec: `teacher`, or a classifier as `load_classifier` takes it.
+        layout: add the maps of the teacher's last two layers, see `pooled_features`.
         teacher: the teacher's weights, a file; of a classifier nothing.
         plan: the teacher's, where the file does not name it.
         device: where to compute.
     """
 
     def __init__(
-        self, spec: str, teacher: str | None, plan: str | None = None, device: str = "cpu"
+        self,
+        spec: str,
+        teacher: str | None,
+        plan: str | None = None,
+        device: str = "cpu",
+        *,
+        layout: bool = False,
     ) -> None:
-        self._device = device
+        self._device, self._layout = device, layout
         self._network: Teacher | Classifier = (
             load_teacher(teacher or "", plan) if spec == TEACHER else load_classifier(spec, device)
         )
@@ -48,7 +57,9 @@ class ImageFeatures:
         """(n, height, width, 3) uint8 → (n, width) float32."""
         if isinstance(self._network, Classifier):
             return _classifier_features(self._network, images, on_batch)
-        return pooled_features(self._network, images, device=self._device, on_batch=on_batch)
+        return pooled_features(
+            self._network, images, device=self._device, on_batch=on_batch, layout=self._layout
+        )
 
 
 def _classifier_features(
@@ -70,6 +81,8 @@ def pooled_features(
     batch_size: int = _BATCH,
     device: str = "cpu",
     on_batch: OnBatch = lambda done, total: None,
+    *,
+    layout: bool = False,
 ) -> np.ndarray:
     """The spatial means of every layer's features, side by side: (n, sum of widths) float32.
 
@@ -82,12 +95,17 @@ def pooled_features(
         batch_size: images a forward pass.
         device: where to compute.
         on_batch: called with (images done, images) after each pass.
+        layout: add the means over 4×4 parts of the last two layers' maps: how many petals there are
+            is not in a mean over the whole.
     """
     teacher = teacher.to(device).to(memory_format=torch.channels_last)
     pooled = []
     for start in range(0, len(images), batch_size):
         batch = torch.from_numpy(np.ascontiguousarray(images[start : start + batch_size]))
         features = teacher(normalise(batch.permute(0, 3, 1, 2).to(device)))
-        pooled.append(torch.cat([feature.mean((2, 3)) for feature in features], 1).cpu().numpy())
+        parts = [feature.mean((2, 3)) for feature in features]
+        if layout:
+            parts += [adaptive_avg_pool2d(feature, _GRID).flatten(1) for feature in features[-2:]]
+        pooled.append(torch.cat(parts, 1).cpu().numpy())
         on_batch(min(start + batch_size, len(images)), len(images))
     return np.concatenate(pooled)

@@ -32,6 +32,7 @@ def feature_source(
         "teacher": str(teacher) if teacher else None,
         "plan": config.teacher.plan,
         "image_size": config.dataset.image_size,
+        "layout": config.text.whiten,
     }
 
 
@@ -40,7 +41,8 @@ def prepare_features(images: PreparedImages, source: FeatureSource, terminal: Te
     spec = source["features"]
     maker = file_hash(str(source["teacher"])) if spec == TEACHER else spec_hash(spec)
     rows = len(images.dataset.rows)
-    key = fingerprint("features", images.key, rows, spec, maker, source["plan"])
+    layout = ["layout"] if source.get("layout") else []
+    key = fingerprint("features", images.key, rows, spec, maker, source["plan"], *layout)
     path = images.cache / f"features-{key}.npy"
     if not path.exists():
         found = _features(
@@ -83,7 +85,11 @@ class FeatureActor(BatchActor):
 
     def __init__(self, source: FeatureSource, array: str | None) -> None:
         self._features = ImageFeatures(
-            source["features"], source["teacher"], source["plan"], use_device()
+            source["features"],
+            source["teacher"],
+            source["plan"],
+            use_device(),
+            layout=source.get("layout", False),
         )
         self._array = read_array(Path(array)) if array else None
         self._size = source["image_size"]

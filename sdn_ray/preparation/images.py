@@ -31,7 +31,7 @@ from sdn_ray.files import (
 )
 
 _DECODE_BATCH = 64
-DRAWING_VERSION = 1  # to raise with any change to how the embedded data set is drawn or described
+DRAWING_VERSION = 2  # to raise with any change to how the embedded data set is drawn or described
 
 
 def cache_folder(config: DatasetConfig) -> Path:

@@ -72,8 +72,11 @@ def prepare_teacher(
     if weights != FIT:
         return Path(weights)
     plan = fit_plan(teacher)
+    settings = asdict(teacher.fit)
+    if teacher.fit.grid == 1:  # as teachers of earlier versions, which are known by these names
+        del settings["grid"]
     key = fingerprint(
-        "fit", images.key, split.train, str(plan), asdict(teacher.fit),
+        "fit", images.key, split.train, str(plan), settings,
         config.seed, [row.class_id for row in images.dataset.rows],
     )  # fmt: skip
     path = images.cache / f"teacher-fit-{key}.safetensors"
@@ -100,7 +103,13 @@ def _fit_teacher(
         np.asarray(images.images()[members]),
         class_ids,
         fit_plan(config.teacher),
-        FitSettings(settings.epochs, settings.batch_size, settings.learning_rate, config.seed),
+        FitSettings(
+            settings.epochs,
+            settings.batch_size,
+            settings.learning_rate,
+            config.seed,
+            grid=settings.grid,
+        ),
         device=use_device(),
         on_epoch=fit_progress(terminal, "fitting the teacher", "teacher", len(set(class_ids))),
     )

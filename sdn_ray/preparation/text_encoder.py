@@ -17,7 +17,7 @@ from sdn_ray.files import file_hash, fingerprint, spec_hash, spec_key
 from sdn_ray.models.image_features import TEACHER, ImageFeatures
 from sdn_ray.preparation.images import cache_folder
 from sdn_ray.text.cache import encode_cached
-from sdn_ray.text.encoders import CHAR_CNN_RNN
+from sdn_ray.text.encoders import CHAR_CNN_RNN, WORDS
 from sdn_ray.text.sentence import open_sentence_encoder
 from sdn_ray.text.training import (
     BATCH_CLASSES,
@@ -29,6 +29,7 @@ from sdn_ray.text.training import (
     new_char_tower,
     train_epochs,
 )
+from sdn_ray.text.words import count_words
 
 
 def pretrained_encoder(encoder: str, cache: Path, runner: Runner) -> Path:
@@ -55,8 +56,11 @@ def fitted_encoder(
     text = config.text
     unlike = ("weights", "embeddings", "patience")
     settings = {name: value for name, value in asdict(text).items() if name not in unlike}
+    if not text.whiten:  # as encoders of earlier versions, which are known by these names
+        del settings["whiten"]
     source = file_hash(teacher) if text.features == TEACHER else spec_hash(text.features)
-    base = None if text.encoder == CHAR_CNN_RNN else spec_key(text.encoder)
+    own = text.encoder in (CHAR_CNN_RNN, WORDS)
+    base = None if own else spec_key(text.encoder)
     captions = [row.captions for row in images.dataset.rows]
     # Encoders of earlier versions were trained in bf16 whatever the precision, without saying so.
     precision = [] if amp(config) else [config.training.precision]
@@ -64,10 +68,16 @@ def fitted_encoder(
         "text", images.key, split.train, split.validation, captions, source, base, settings,
         config.seed, [row.class_id for row in images.dataset.rows], *precision,
     )  # fmt: skip
-    suffix = ".safetensors" if text.encoder == CHAR_CNN_RNN else ""
+    suffix = {CHAR_CNN_RNN: ".safetensors", WORDS: ".json"}.get(text.encoder, "")
     path = images.cache / f"text-{key}{suffix}"
     if path.exists():
         terminal.line(f"text encoder: trained before, taken from {path}")
+        return path
+    if text.encoder == WORDS:
+        rows = images.dataset.rows_of(split.train)
+        encoder = count_words((c for row in rows for c in row.captions), text.embedding_dim)
+        encoder.save(path)
+        terminal.line(f"text encoder: {encoder.embedding_dim} words and pairs of words")
         return path
     terminal.line(f"text encoder: training {text.encoder} on the training classes")
     runner(_fit_text, config, images, split, teacher, path, terminal)
@@ -108,6 +118,7 @@ def new_training(config: ExperimentConfig, data: CaptionedFeatures, device: str)
         seed=config.seed,
         device=device,
         amp=amp(config),
+        whiten=text.whiten,
     )
 
 
@@ -146,7 +157,9 @@ def _fit_text(
     terminal: Terminal,
 ) -> None:
     text, device = config.text, use_device()
-    extract = ImageFeatures(text.features, str(teacher), config.teacher.plan, device)
+    extract = ImageFeatures(
+        text.features, str(teacher), config.teacher.plan, device, layout=text.whiten
+    )
 
     def features(members: np.ndarray) -> np.ndarray:
         def shown(done: int, total: int) -> None:

@@ -40,10 +40,10 @@ def score_text_encoder(options: Any, output: Path | None, display: Display) -> N
     _, rows = reference_rows(options.reference, options.split, origins, skip_bad=options.skip_bad)
     features = features_of(rows, source, display)
     width = len(image_encoder.standardise.mean)
-    if features.shape[1] != width or image_encoder.dim(width) != encoder.embedding_dim:
+    if features.shape[1] != width or image_encoder.dim != encoder.embedding_dim:
         raise UserError(
             f"--text_encoder: {folder} maps features of {width} numbers to "
-            f"{image_encoder.dim(width)}, expected {features.shape[1]} and "
+            f"{image_encoder.dim}, expected {features.shape[1]} and "
             f"{encoder.embedding_dim}: its two files do not belong together"
         )
     held_out = CaptionedFeatures(

@@ -1,4 +1,4 @@
-"""Any text encoder on disk: a char-CNN-RNN, or a sentence encoder in a folder of its own."""
+"""Any text encoder on disk: a char-CNN-RNN, a vocabulary, or a sentence encoder's own folder."""
 
 import shutil
 from collections.abc import Callable, Sequence
@@ -9,8 +9,9 @@ import numpy as np
 
 from sdn_ray.text.char_cnn_rnn import CharCnnRnn, load_text_encoder
 from sdn_ray.text.sentence import SENTENCE_CONFIG, SentenceEncoder, load_sentence_encoder
+from sdn_ray.text.words import WORDS_FILE, WordEncoder, load_word_encoder
 
-CHAR_CNN_RNN = "char_cnn_rnn"
+CHAR_CNN_RNN, WORDS = "char_cnn_rnn", "words"
 FIT, PRETRAINED = "fit", "pretrained"  # of text.weights, beside files
 ENCODER_FILE = "text_encoder.safetensors"  # in a folder that holds a char-CNN-RNN
 
@@ -34,7 +35,7 @@ class TextEncoder(Protocol):
         """The same encoder on a device."""
 
 
-def read_text_encoder(path: Path) -> CharCnnRnn | SentenceEncoder:
+def read_text_encoder(path: Path) -> CharCnnRnn | SentenceEncoder | WordEncoder:
     """The encoder of a file or folder, in eval mode.
 
     Raises:
@@ -42,6 +43,8 @@ def read_text_encoder(path: Path) -> CharCnnRnn | SentenceEncoder:
     """
     if (path / SENTENCE_CONFIG).exists():
         return load_sentence_encoder(path).eval()
+    if path.suffix == ".json" or (path / WORDS_FILE).exists():
+        return load_word_encoder(path / WORDS_FILE if path.is_dir() else path)
     return load_text_encoder(path / ENCODER_FILE if path.is_dir() else path).eval()
 
 
@@ -49,11 +52,15 @@ def copy_text_encoder(path: Path, folder: Path) -> None:
     """Keep an encoder in a folder (a model's, say) as ``text_encoder`` with its own ending."""
     if (path / SENTENCE_CONFIG).exists():
         shutil.copytree(path, folder / Path(ENCODER_FILE).stem)
+    elif path.suffix == ".json":
+        shutil.copyfile(path, folder / WORDS_FILE)
     else:
         shutil.copyfile(path / ENCODER_FILE if path.is_dir() else path, folder / ENCODER_FILE)
 
 
 def copied_text_encoder(folder: Path) -> Path:
     """Where `copy_text_encoder` has put it."""
-    whole = folder / Path(ENCODER_FILE).stem
-    return whole if whole.is_dir() else folder / ENCODER_FILE
+    for name in (Path(ENCODER_FILE).stem, WORDS_FILE):
+        if (folder / name).exists():
+            return folder / name
+    return folder / ENCODER_FILE

@@ -141,7 +141,8 @@ class TextTraining:
 
     A step takes one image and one of its captions from each of min(``batch_classes``, classes)
     classes; an epoch is as many steps as there are classes, and the learning rate is multiplied by
-    ``decay`` after each. Features are standardised by the training set's mean and deviation.
+    ``decay`` after each. Features are standardised by the training set's mean and deviation, or
+    whitened.
 
     Args:
         data: the training classes' images.
@@ -154,6 +155,7 @@ class TextTraining:
         seed: of every draw of a batch.
         device: where to train.
         amp: matrix products in bfloat16.
+        whiten: the images' features.
 
     Raises:
         UserError: fewer than two classes.
@@ -172,6 +174,7 @@ class TextTraining:
         seed: int,
         device: str,
         amp: bool,
+        whiten: bool = False,
     ) -> None:
         self._classes = [np.flatnonzero(data.class_ids == c) for c in np.unique(data.class_ids)]
         if len(self._classes) < 2:
@@ -183,8 +186,10 @@ class TextTraining:
         self.epoch = 0  # epochs done
         self.tower = tower
         tower.module.to(device)
-        project = _image_projection(data.features.shape[1], embedding_dim, first)
-        self.image_encoder = ImageEncoder(Standardiser.of(data.features), project)
+        of = Standardiser.whitening if whiten else Standardiser.of
+        standardise = of(data.features)
+        project = _image_projection(standardise.dim, embedding_dim, first)
+        self.image_encoder = ImageEncoder(standardise, project)
         self.image_encoder.project.to(device)
         features = self.image_encoder.standardise(data.features)
         self._features = torch.from_numpy(features).to(device)

@@ -11,6 +11,7 @@ from sdn_ray.models.generator import Generator
 from sdn_ray.models.pixels import normalise
 from sdn_ray.models.plan import Plan
 from sdn_ray.models.teacher import Teacher
+from sdn_ray.text.whitening import CaptionWhitening
 
 BALANCE_SAMPLE = 256  # training images that `balanced` layer weights are measured on
 
@@ -28,14 +29,41 @@ def config_stages(config: ExperimentConfig) -> tuple[Stage, ...]:
     )
 
 
-def new_generator(config: ExperimentConfig, teacher: Teacher, embedding_dim: int) -> Generator:
-    """The generator of a configuration, with its first weights."""
-    generator = mirror(config, teacher.plan, embedding_dim)
+def average_decay(config: ExperimentConfig) -> float | None:
+    """What is kept of the averaged weights in a step; None without an average."""
+    half_life = config.training.average_half_life
+    return 0.5 ** (config.training.batch_size / half_life) if half_life else None
+
+
+def new_generator(
+    config: ExperimentConfig,
+    teacher: Teacher,
+    embedding_dim: int,
+    whitening: CaptionWhitening | None = None,
+) -> Generator:
+    """The generator of a configuration, with its first weights.
+
+    Args:
+        config: the experiment.
+        teacher: whose mirror it is.
+        embedding_dim: width of a caption's embedding.
+        whitening: of the embeddings, where there is one.
+    """
+    generator = mirror(config, teacher.plan, embedding_dim, whitening)
     generator.reset_parameters(config.seed)
+    if whitening is not None:
+        mean, matrix = generator.whitening.buffers()
+        mean.copy_(torch.from_numpy(whitening.mean))
+        matrix.copy_(torch.from_numpy(whitening.matrix))
     return generator
 
 
-def mirror(config: ExperimentConfig, plan: Plan, embedding_dim: int) -> Generator:
+def mirror(
+    config: ExperimentConfig,
+    plan: Plan,
+    embedding_dim: int,
+    whitening: CaptionWhitening | None = None,
+) -> Generator:
     """The generator of a configuration, whose weights are still to be drawn."""
     return Generator(
         plan,
@@ -44,6 +72,8 @@ def mirror(config: ExperimentConfig, plan: Plan, embedding_dim: int) -> Generato
         fc_width=config.generator.fc_width,
         samples=config_stages(config)[0].samples,
         batch_norm=config.generator.batch_norm,
+        upsampling=config.generator.upsampling,
+        whitened_dim=whitening.dim if whitening else None,
     )
 
 

@@ -21,7 +21,7 @@ from sdn_ray.models.plan import Plan
 from sdn_ray.models.teacher import load_teacher
 from sdn_ray.preparation.teacher import FIT as FIT_TEACHER
 from sdn_ray.preparation.teacher import fit_plan, teacher_weights
-from sdn_ray.text.encoders import CHAR_CNN_RNN, FIT, PRETRAINED
+from sdn_ray.text.encoders import CHAR_CNN_RNN, FIT, PRETRAINED, WORDS
 from sdn_ray.text.precomputed import read_precomputed
 from sdn_ray.text.sentence import KINDS as SENTENCE_KINDS
 from sdn_ray.training.build import mirror
@@ -138,20 +138,20 @@ def _check_text(text: TextConfig) -> None:
     if text.embeddings is not None:
         return _load_embeddings(text.embeddings)
     _check_encoder(text.encoder)
-    own = text.encoder == CHAR_CNN_RNN
+    own = text.encoder in (CHAR_CNN_RNN, WORDS)
     if text.weights == PRETRAINED and own:
         raise UserError(
-            f"text.weights: found {PRETRAINED} with text.encoder {CHAR_CNN_RNN}, of which there is "
+            f"text.weights: found {PRETRAINED} with text.encoder {text.encoder}, of which there is "
             "no such thing; expected fit, an encoder's file, or text.encoder sentence:MODEL"
         )
     if text.weights not in (FIT, PRETRAINED):
-        if not own:
+        if text.encoder != CHAR_CNN_RNN:
             raise UserError(
                 f"text.encoder: found {text.encoder} beside text.weights {text.weights}, which "
                 "says itself what it is; expected one of them"
             )
         _expect_file(text.weights, "text.weights", "an encoder's file or folder, fit or pretrained")
-    if text.weights == FIT and text.features != TEACHER:
+    if (text.weights == FIT or text.whiten) and text.features != TEACHER:
         _load_classifier(text.features)
 
 
@@ -204,6 +204,11 @@ def check_text_training(config: ExperimentConfig) -> None:
             f"{FIT} and no text.embeddings"
         )
     _check_text(text)
+    if text.encoder == WORDS:
+        raise UserError(
+            f"text.encoder: found {WORDS}, which is counted and not trained; expected "
+            f"{CHAR_CNN_RNN}, or a sentence or CLIP encoder"
+        )
     if text.patience and not config.dataset.validation_classes:
         raise UserError(
             "text.patience: needs validation classes to stop by; found dataset.validation_classes 0"
@@ -227,12 +232,12 @@ def _check_encoder(encoder: str) -> None:
     Raises:
         UserError: naming text.encoder.
     """
-    if encoder == CHAR_CNN_RNN:
+    if encoder in (CHAR_CNN_RNN, WORDS):
         return
     kind, colon, model = encoder.partition(":")
     if not colon or kind not in SENTENCE_KINDS or not model:
         raise UserError(
-            f"text.encoder: found {encoder}, expected {CHAR_CNN_RNN}, "
+            f"text.encoder: found {encoder}, expected {CHAR_CNN_RNN}, {WORDS}, "
             + " or ".join(f"{kind}:MODEL" for kind in SENTENCE_KINDS)
         )
     if find_spec("sentence_transformers") is None:

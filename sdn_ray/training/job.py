@@ -13,6 +13,7 @@ from sdn_ray.data.splits import ClassSplit
 from sdn_ray.methods.loop import StepProgress
 from sdn_ray.preparation.captions import prepare_captions
 from sdn_ray.preparation.teacher import prepare_teacher
+from sdn_ray.preparation.whitening import prepare_whitening
 from sdn_ray.runs.folder import TrackedRun
 from sdn_ray.runs.storage import RunStorage
 
@@ -29,6 +30,7 @@ class TrainingJob:
     teacher: Path
     text_encoder: Path | None
     tracked: TrackedRun | None
+    whitening: Path | None = None  # of the captions' embeddings
     name: str = ""  # of the run in its storage
     objective: str | None = None  # the metric by which a trial is compared with others
 
@@ -77,4 +79,5 @@ def prepare_job(
     """
     teacher = prepare_teacher(config, images, split, runner, terminal)
     captions, encoder = prepare_captions(config, images, split, teacher, runner, terminal)
-    return TrainingJob(config, Path(), images, captions, split, teacher, encoder, None)
+    whitening = prepare_whitening(config, images, split, teacher, captions, runner, terminal)
+    return TrainingJob(config, Path(), images, captions, split, teacher, encoder, None, whitening)

@@ -17,6 +17,7 @@ from sdn_ray.runs.tracking import Recorder
 
 OBJECTIVE = "objective"  # by which trials are compared, in MLflow and Tune
 MODEL, CURVES, SAMPLES, TEST_SHEET = "model", "curves.png", "samples", "test.png"
+LAST_MODEL = "model_last"  # the last weights, beside a model of averaged ones
 
 
 def record_epoch(

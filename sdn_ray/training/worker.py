@@ -16,7 +16,6 @@ import torch.distributed as dist
 
 from sdn_ray.data.batches import EncodedImages, EpochBatches
 from sdn_ray.data.synthetic.flowers import read_species
-from sdn_ray.data.synthetic.species import Species
 from sdn_ray.files import file_hash, sole_writer, write_text
 from sdn_ray.methods.checkpoints import (
     latest_checkpoint,
@@ -33,7 +32,7 @@ from sdn_ray.methods.loop import (
     distill,
     stored_weights,
 )
-from sdn_ray.metrics.attributes import AttributeReadings
+from sdn_ray.metrics.attributes import AttributeReadings, Shown
 from sdn_ray.metrics.evaluation import TEST_SPLITS, evaluate_generator, spread
 from sdn_ray.models.classifiers import Classifier, load_classifier
 from sdn_ray.models.drawing import draw_images
@@ -43,10 +42,12 @@ from sdn_ray.models.teacher import load_teacher
 from sdn_ray.pictures import captioned_grid, loss_curves
 from sdn_ray.runs.folder import check_same, forget_epochs_after, note_epoch, read_metrics
 from sdn_ray.runs.tracking import Recorder
-from sdn_ray.training.build import config_stages, config_weights, new_generator
+from sdn_ray.text.whitening import load_whitening
+from sdn_ray.training.build import average_decay, config_stages, config_weights, new_generator
 from sdn_ray.training.job import TrainingJob, WorkerContext
 from sdn_ray.training.records import (
     CURVES,
+    LAST_MODEL,
     MODEL,
     SAMPLES,
     TEST_SHEET,
@@ -121,7 +122,7 @@ class Worker:
         hooks = Hooks(self._on_progress, self._on_epoch, self._on_checkpoint)
         finished = distill(run, self.batches, hooks)
         if finished and self.rank == 0:
-            self._finish(run.generator)
+            self._finish(run)
         if self.storage and self.rank == 0:
             self._store()
             self._tell_storage_failure(self.storage.settle())
@@ -154,7 +155,9 @@ class Worker:
         config, options = self.config, self.config.training
         teacher = load_teacher(str(self.job.teacher), config.teacher.plan)
         self._teacher = teacher  # which the run moves to its device and precision
-        generator = new_generator(config, teacher, self.train_data.embeddings.shape[1])
+        whitening = load_whitening(self.job.whitening) if self.job.whitening else None
+        embedding_dim = self.train_data.embeddings.shape[1]
+        generator = new_generator(config, teacher, embedding_dim, whitening)
         # What another worker sees may be older.
         path = self._of_rank_zero(lambda: latest_checkpoint(self.job.run / "checkpoints"))
         state = None
@@ -178,6 +181,7 @@ class Worker:
                 precision=options.precision,
                 log_steps=options.log_steps,
                 checkpoint_steps=options.checkpoint_steps,
+                average_decay=average_decay(config),
                 compile=options.compile,
                 device=self.device,
             ),
@@ -202,6 +206,7 @@ class Worker:
     def _identity(self) -> dict[str, Any]:
         """What the steps of a run depend on, and what must be the same when it goes on."""
         config, job = self.config, self.job
+        half_life = config.training.average_half_life
         return {
             "seed": config.seed,
             "generator": asdict(config.generator),
@@ -213,6 +218,9 @@ class Worker:
             "training classes": list(job.split.train),
             "caption embeddings": job.captions.folder.name,
             "teacher": file_hash(job.teacher),
+            # Left out where there is none: runs of earlier versions go on.
+            **({"whitening": file_hash(job.whitening)} if job.whitening else {}),
+            **({"training.average_half_life": half_life} if half_life else {}),
         }
 
     def _of_rank_zero(self, make: Callable[[], Value]) -> Value:
@@ -255,25 +263,30 @@ class Worker:
             if stage_end:
                 self._wait_for_stage(run)
 
-    def _on_epoch(self, result: EpochResult, generator: Generator) -> None:
+    def _on_epoch(self, result: EpochResult, run: Distillation) -> None:
         metrics: dict[str, Any] = {"epoch": result.total_epoch, "stage": result.stage.name}
         self._wait(f"scoring epoch {result.total_epoch}")
         if self.rank == 0:
-            scores = evaluate_generator(
-                generator,
-                self.watched,
-                classifier=self.classifier,
-                teacher=self._teacher,
-                species=self._species(self.watched),
-            ).scores
             metrics |= {
                 "loss": result.loss,
                 "images_per_second": result.images_per_second,
-                **{f"{self.watched_name}/{name}": value for name, value in scores.items()},
+                **self._watch(run.result, self.watched_name),
+                **(self._watch(run.generator, f"last/{self.watched_name}") if run.average else {}),
                 **{f"terms/{name}": value for name, value in result.terms.items()},
             }
-            self._record_epoch(metrics, result, generator)
+            self._record_epoch(metrics, result, run.result)
         self.context.on_metrics(metrics)
+
+    def _watch(self, generator: Generator, part: str) -> dict[str, float]:
+        """Scores of a generator on the watched images, each named after the part."""
+        scores = evaluate_generator(
+            generator,
+            self.watched,
+            classifier=self.classifier,
+            teacher=self._teacher,
+            shown=self._shown(self.watched),
+        ).scores
+        return {f"{part}/{name}": value for name, value in scores.items()}
 
     def _record_epoch(
         self, metrics: dict[str, Any], result: EpochResult, generator: Generator
@@ -303,41 +316,32 @@ class Worker:
         pairs = list(zip(data.images[data.indices], drawn, strict=True))
         captioned_grid(path, [row.captions[0] for row in rows], pairs, ("real", "generated"))
 
-    def _species(self, data: EncodedImages) -> list[Species] | None:
-        """The species of each image, where the data set knows its attributes."""
+    def _shown(self, data: EncodedImages) -> list[Shown] | None:
+        """What each image's first caption names, where the data set knows its attributes."""
         if self.config.dataset.name != "synthetic_flowers":
             return None
         rows = self.job.images.dataset.rows
         species = read_species(rows[0].image_path.parents[2])
-        return [species[rows[i].class_id] for i in data.indices]
+        return [Shown.of(species[rows[i].class_id], rows[i].captions[0]) for i in data.indices]
 
-    def _finish(self, generator: Generator) -> None:
+    def _finish(self, run: Distillation) -> None:
         """Score the test classes, once, export the model, and record both."""
         if not self.job.finished:
-            self._export(generator)
+            self._export(run)
         self._wait("recording in MLflow")
         if self.recorder:
             record_end(self.job.run, self.job.run / MODEL, self.recorder)
 
-    def _export(self, generator: Generator) -> None:
-        test = self.job.captions.encoded(self.job.images, self.job.split.test)
+    def _export(self, run: Distillation) -> None:
         scores: dict[str, float] = {}
         if self.config.evaluation.score_test:
-            result = evaluate_generator(
-                generator,
-                test,
-                classifier=self.classifier,
-                splits=TEST_SPLITS,
-                species=self._species(test),
-                attribute_baselines=True,
-                on_batch=lambda done, total: self.terminal.progress(
-                    "scoring the test classes", done, total
-                ),
-            )
-            scores = result.scores
-            self._sample_grid(
-                self.job.run / SAMPLES / TEST_SHEET, generator, spread(test, self._grid_size())
-            )
+            scores = self._score_test(run.result)
+            if run.average:
+                last = self._score_test(run.generator)
+                scores |= {f"last/{name}": value for name, value in last.items()}
+            test = self.job.captions.encoded(self.job.images, self.job.split.test)
+            sheet = self.job.run / SAMPLES / TEST_SHEET
+            self._sample_grid(sheet, run.result, spread(test, self._grid_size()))
         write_text(self.job.run / "scores.json", json.dumps(scores, indent=1))
         origin = {
             "config": asdict(self.config),
@@ -345,4 +349,22 @@ class Worker:
             "test_scores": scores,
             "tracked": asdict(self.job.tracked) if self.job.tracked else None,
         }
-        export_model(self.job.run / MODEL, generator, self.job.text_encoder, origin)
+        encoder = self.job.text_encoder
+        if run.average:
+            export_model(self.job.run / LAST_MODEL, run.generator, encoder, origin)
+        export_model(self.job.run / MODEL, run.result, encoder, origin)
+
+    def _score_test(self, generator: Generator) -> dict[str, float]:
+        """Scores on the test classes."""
+        test = self.job.captions.encoded(self.job.images, self.job.split.test)
+        return evaluate_generator(
+            generator,
+            test,
+            classifier=self.classifier,
+            splits=TEST_SPLITS,
+            shown=self._shown(test),
+            attribute_baselines=True,
+            on_batch=lambda done, total: self.terminal.progress(
+                "scoring the test classes", done, total
+            ),
+        ).scores

@@ -91,7 +91,7 @@ class Record(Hooks):
             raise Killed
         return report.steps_done == self.stop
 
-    def _epoch(self, report, generator):
+    def _epoch(self, report, run):
         self.epochs.append(dataclasses.replace(report, images_per_second=0))
 
     def _checkpoint(self, run, stage_end):
@@ -111,6 +111,12 @@ def trained(**options):
     run, hooks = new_run(**options), Record()
     assert distill(run, new_batches(options.get("seed", 0)), hooks)
     return run.generator.state_dict(), hooks
+
+
+def result(**options):
+    run = new_run(**options)
+    distill(run, new_batches(), Hooks())
+    return run.result.state_dict()
 
 
 def resumed(folder, **options):
@@ -155,11 +161,14 @@ def test_a_seed_settles_every_bit(scheme):
         {"scheme": "sdn", "checkpoint_steps": 2, "precision": "bf16"},
         {"scheme": "sdn_diverse", "batch_norm": True},
         {"scheme": "sdn_diverse", "checkpoint_steps": 2, "decays": (0, 0.7)},
+        {"scheme": "sdn_diverse", "batch_norm": True, "average_decay": 0.7},
+        {"scheme": "sdn", "batch_norm": True, "checkpoint_steps": 2, "average_decay": 0.7},
     ],
     ids=lambda options: "-".join(map(str, options.values())),
 )
 def test_a_stopped_run_goes_on_bit_for_bit(tmp_path, options):
     expected, undisturbed = trained(**options)
+    averaged = result(**options)
     assert [(e.stage.name, e.epoch, e.total_epoch) for e in undisturbed.epochs] == [
         ("stage_one", 0, 1),
         ("stage_one", 1, 2),
@@ -176,6 +185,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(tmp_path, options):
         assert distill(run, new_batches(), after) is True
         assert run.finished
         assert_same_weights(run.generator.state_dict(), expected)
+        assert_same_weights(run.result.state_dict(), averaged)
         assert before.epochs + after.epochs == undisturbed.epochs
         assert after.checkpoints[-1] == (12, True)
 
@@ -509,3 +519,54 @@ def test_two_workers_take_the_steps_of_one(tmp_path, compiled):
         )
     for name, value in first["state"]["generator"].items():
         torch.testing.assert_close(value, expected["generator"][name], rtol=1e-4, atol=1e-6)
+
+
+def test_an_average_leaves_the_training_as_it_is():
+    plain, without = trained(scheme="sdn", batch_norm=True)
+    beside, averaging = trained(scheme="sdn", batch_norm=True, average_decay=0.9)
+    assert_same_weights(beside, plain)
+    assert averaging.epochs == without.epochs
+
+
+def test_the_average_is_that_of_the_weights_after_each_step_of_a_stage():
+    run, seen = new_run(scheme="sdn", batch_norm=True, average_decay=0.75), []
+
+    def look(report):
+        seen.append({n: p.detach().clone() for n, p in run.generator.named_parameters()})
+        return False
+
+    first = {n: p.detach().clone() for n, p in run.generator.named_parameters()}
+    assert distill(run, new_batches(), Hooks(on_progress=look))
+    start = seen[5]  # the second stage begins with the weights of the first
+    assert len(seen) == 12
+    for name, value in run.result.named_parameters():
+        expected = start[name].double()
+        for weights in seen[6:]:
+            expected = 0.75 * expected + 0.25 * weights[name].double()
+        torch.testing.assert_close(value.double(), expected, rtol=1e-5, atol=1e-7)
+        assert value.requires_grad is False
+        assert not torch.equal(value, first[name])
+
+
+def test_the_average_has_batch_norm_statistics_of_its_own():
+    run = new_run(scheme="sdn", batch_norm=True, average_decay=0.9)
+    batches = new_batches()
+    distill(run, batches, Hooks())
+    average = run.result
+    (embeddings,) = batches.caption_batches()  # 14 captions are one batch
+    assert embeddings.shape == (14, 5)
+    linear, norm, _ = average.g_fc8
+    found = linear(embeddings)
+    torch.testing.assert_close(norm.running_mean, found.mean(0), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(norm.running_var, found.var(0), rtol=1e-4, atol=1e-6)
+    own = run.generator.g_fc8[1]
+    assert not torch.allclose(norm.running_mean, own.running_mean, rtol=1e-2)
+    assert norm.momentum == own.momentum == 0.1
+    assert average.training is False
+
+
+def test_without_an_average_the_result_is_the_generator():
+    run = new_run()
+    distill(run, new_batches(), Hooks())
+    assert run.result is run.generator
+    assert "average" not in run.state_dict()

@@ -29,7 +29,7 @@ def fit(seed=0, plan="6,M,8", epochs=4, batch_size=12, **options):
 def test_folding_batch_norm_changes_no_feature():
     torch.manual_seed(0)
     plan = Plan.parse("5,6,M,7,M,8")
-    model = _Classifier(plan, 4).eval()
+    model = _Classifier(plan, 4, grid=1).eval()
     for layer in model.features:
         if isinstance(layer, nn.BatchNorm2d):
             nn.init.normal_(layer.weight, 1, 0.5)
@@ -70,6 +70,26 @@ def test_the_seed_settles_every_bit():
     for name, value in first.state_dict().items():
         assert torch.equal(second.state_dict()[name], value), name
         assert not torch.equal(other.state_dict()[name], value), name
+
+
+def test_a_grid_tells_apart_what_differs_in_layout():
+    """The same two colours above and below each other, either way round, at any height."""
+    draws = np.random.default_rng(0)
+    labels = np.repeat([0, 1], 60)
+    images = np.zeros((120, 16, 16, 3), np.uint8)
+    for image, label in zip(images, labels, strict=True):
+        middle = draws.integers(6, 11)
+        image[:middle] = (200, 40, 40) if label else (40, 40, 200)
+        image[middle:] = (40, 40, 200) if label else (200, 40, 40)
+    accuracy = {}
+    for grid in (1, 2):
+        seen = []
+        settings = FitSettings(6, batch_size=12, learning_rate=0.02, grid=grid)
+        teacher = fit_teacher(images, labels, Plan.parse("6"), settings, on_epoch=seen.append)
+        accuracy[grid] = seen[-1].held_out_accuracy
+        assert teacher.plan == Plan.parse("6")
+    assert accuracy[2] == 1.0
+    assert accuracy[1] < 0.9
 
 
 def test_one_class_is_too_few():

@@ -263,3 +263,30 @@ def test_growing_depends_on_the_seed_alone():
         weights.append(grown(noise=0.1, seed=seed)[1].mirror["g_conv1_1"][0].weight)
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])
+
+
+def test_whitening_stands_before_the_first_layer():
+    plain = new_generator(embedding_dim=2)
+    whitened = new_generator(embedding_dim=3, whitened_dim=2)
+    assert whitened.g_fc8[0].weight.shape == (7, 2)
+    # Its statistics are no parameters, and draw nothing from the seed.
+    names = dict(whitened.named_parameters()).keys()
+    assert names == dict(plain.named_parameters()).keys()
+    mean, matrix = torch.tensor([1.0, 2, 3]), torch.tensor([[1.0, 0], [0, 2], [0, 1]])
+    whitened.whitening.mean.copy_(mean)
+    whitened.whitening.matrix.copy_(matrix)
+    # (2 - 1, 4 - 2, 2 - 3) times the matrix is (1, 4 - 1).
+    found = whitened(torch.tensor([[2.0, 4, 2]])).images
+    assert torch.equal(found, plain(torch.tensor([[1.0, 3]])).images)
+    assert {"whitening.mean", "whitening.matrix"} <= whitened.state_dict().keys()
+
+
+def test_without_whitening_nothing_is_new_in_the_weights():
+    assert not any("whitening" in name for name in new_generator().state_dict())
+
+
+def test_bilinear_upsampling_weighs_neighbours_three_to_one():
+    generator = new_generator(upsampling="bilinear")
+    row = torch.tensor([[[[0.0, 4.0]]]]).expand(1, 1, 2, 2)
+    assert generator.up(row)[0, 0, 0].tolist() == [0, 1, 3, 4]
+    assert new_generator().up(row)[0, 0, 0].tolist() == [0, 0, 4, 4]

@@ -14,6 +14,14 @@ from sdn_ray.text.image_encoder import (
 )
 
 FEATURES = np.array([[1, 5, 2], [3, 5, 6]], dtype=np.float32)
+WRITTEN = {
+    "config": {"dataset": {"name": "cub"}},
+    "split": {"train": [1], "validation": [], "test": [2]},
+    "features": "teacher",
+    "teacher": "/teacher.safetensors",
+    "plan": None,
+    "image_size": 64,
+}
 
 
 def test_features_are_standardised_and_mapped():
@@ -30,18 +38,29 @@ def test_features_are_standardised_and_mapped():
 @pytest.mark.parametrize("project", [nn.Identity(), nn.Linear(3, 4)])
 def test_what_is_saved_is_read(tmp_path, project):
     side = ImageEncoder(Standardiser.of(FEATURES), project)
-    written = {
-        "config": {"dataset": {"name": "cub"}},
-        "split": {"train": [1], "validation": [], "test": [2]},
-        "features": "teacher",
-        "teacher": "/teacher.safetensors",
-        "plan": None,
-        "image_size": 64,
-    }
-    side.save(tmp_path, written)
+    side.save(tmp_path, WRITTEN)
     again, source = load_image_encoder(tmp_path)
-    assert source == written
+    assert source == WRITTEN
     np.testing.assert_array_equal(again(FEATURES), side(FEATURES))
+
+
+def test_whitened_features_have_unit_variance_and_no_correlation(tmp_path):
+    draws = np.random.default_rng(0)
+    mixed = draws.normal(size=(500, 4)) @ draws.normal(size=(4, 4)) * [1, 10, 100, 1000]
+    features = np.concatenate([mixed, np.full((500, 1), 7.0)], 1).astype(np.float32)
+    whiten = Standardiser.whitening(features)
+    found = whiten(features)
+    assert found.shape == (500, whiten.dim)
+    varying = found[:, :4]
+    np.testing.assert_allclose(varying.T @ varying / 500, np.eye(4), atol=2e-3)
+    # A constant says nothing, and its rounding is not blown up.
+    assert np.abs(found[:, 4:]).max(initial=0) < 1e-2
+    np.testing.assert_array_equal(Standardiser.whitening(features)(features), found)
+    side = ImageEncoder(whiten, nn.Linear(whiten.dim, 3))
+    side.save(tmp_path, WRITTEN)
+    again, _ = load_image_encoder(tmp_path)
+    assert (again.dim, again.standardise.dim) == (3, whiten.dim)
+    np.testing.assert_array_equal(again(features), side(features))
 
 
 def test_a_damaged_or_missing_file_is_named(tmp_path):

@@ -1,5 +1,7 @@
 """Captions of the embedded data set: sentences about what can be seen in an image."""
 
+import re
+
 import numpy as np
 
 from sdn_ray.data.synthetic.species import Species
@@ -40,6 +42,25 @@ _AGAINST = {
     "stone": ("on grey stone", "in front of a grey stone wall", "on a grey background"),
     "sky": ("against the blue sky", "under a light blue sky", "in front of the pale blue sky"),
 }
+# What a caption says when it names an attribute; every template that has one matches.
+_CENTER_WORDS = re.compile(r"\b(center|middle|stamens)\b")
+
+
+def named_attributes(caption: str, species: Species) -> frozenset[str]:
+    """Which attributes of a ``species`` one of its captions names: fields of `Species`."""
+    said = {
+        "petal_color": species.petal_color in caption,
+        "center_color": _CENTER_WORDS.search(caption) is not None,
+        "background": any(words in caption for words in _AGAINST[species.background]),
+        "petal_count": _has_word(caption, (_COUNTS[species.petal_count],)),
+        "petal_shape": _has_word(caption, _SHAPES[species.petal_shape]),
+        "size": _has_word(caption, _SIZES[species.size]),
+    }
+    return frozenset(name for name, named in said.items() if named)
+
+
+def _has_word(caption: str, words: tuple[str, ...]) -> bool:
+    return any(re.search(rf"(?<![\w-]){word}(?![\w-])", caption) for word in words)
 
 
 def draw_captions(species: Species, rng: np.random.Generator) -> tuple[str, ...]:

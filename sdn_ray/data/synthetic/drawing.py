@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
@@ -10,21 +11,40 @@ from sdn_ray.data.synthetic.species import BACKGROUNDS, CENTER_COLORS, PETAL_COL
 
 SUPER_SAMPLING = 4
 # Lengths are fractions of the image side.
-RADIUS = {"small": 0.32, "large": 0.40}
+RADIUS = {"small": 0.31, "large": 0.42}
 CENTER_RADIUS = 0.29  # of the flower's radius
-_POSITION_JITTER = 0.04
+_POSITION_JITTER = 0.02
+_SCALE_JITTER = 0.04
+_TURN_JITTER = math.radians(4)  # from the first petal pointing up
+_LEAST_TILTED = 0.94  # how much a tilt shortens at most
 _PAINTED_SIDE = 128  # backgrounds are out of focus: they are painted this small at most
 
+# Points (points, 2) to x, y, x, y … in pixels.
+Place = Callable[[np.ndarray], list[float]]
 
-def draw_flower(species: Species, rng: np.random.Generator, image_size: int) -> Image.Image:
-    """An RGB photograph-like image of one flower, ``image_size`` pixels square.
 
-    Position, rotation, scale, tilt, colours, background and light come from ``rng``.
+@dataclass(frozen=True)
+class DrawnFlower:
+    """An image, and where in it the flower is, in pixels: x to the right, y down."""
+
+    image: Image.Image  # RGB, square
+    box: tuple[float, float, float, float]  # left, top, width and height of the whole flower
+    center: tuple[float, float]
+    tips: tuple[tuple[float, float], ...]  # of the petals, from the one that points up clockwise
+
+
+def draw_flower(species: Species, rng: np.random.Generator, image_size: int) -> DrawnFlower:
+    """A photograph-like image of one flower, ``image_size`` pixels square.
+
+    The first petal points up. Small differences in position, turn, scale and tilt, the colours, the
+    background and the light come from ``rng``.
     """
     position = 0.5 + rng.uniform(-_POSITION_JITTER, _POSITION_JITTER, 2)
-    radius = RADIUS[species.size] * rng.uniform(0.93, 1.07)
+    radius = RADIUS[species.size] * rng.uniform(1 - _SCALE_JITTER, 1 + _SCALE_JITTER)
     background = _draw_background(species.background, rng, image_size, position)
-    flower, cover = _draw_petals_and_center(species, rng, image_size, position, radius)
+    petals = _Petals(species, rng)
+    place = _placement(rng, position * image_size, radius * image_size)
+    flower, cover = _paint_flower(species, petals, rng, image_size, place)
 
     shadow = _shadow(cover, image_size, rng)
     pixels = background * (1 - 0.4 * shadow)
@@ -33,7 +53,8 @@ def draw_flower(species: Species, rng: np.random.Generator, image_size: int) -> 
 
     pixels *= _light(rng, image_size)
     pixels += rng.normal(0, 2.5, pixels.shape)
-    return Image.fromarray(np.clip(np.rint(pixels), 0, 255).astype(np.uint8))
+    image = Image.fromarray(np.clip(np.rint(pixels), 0, 255).astype(np.uint8))
+    return _annotated(image, petals, place)
 
 
 def _shadow(cover: Image.Image, image_size: int, rng: np.random.Generator) -> np.ndarray:
@@ -52,12 +73,65 @@ def _light(rng: np.random.Generator, image_size: int) -> np.ndarray:
     return (rng.uniform(0.93, 1.06) * (1 + 0.08 * slope))[..., None]
 
 
-def _draw_petals_and_center(
+def flower_cover(species: Species, rng: np.random.Generator, image_size: int) -> np.ndarray:
+    """How much of each pixel a flower in the middle of its image covers.
+
+    Returns:
+        (image_size, image_size) float32 in [0, 1].
+    """
+    petals = _Petals(species, rng)
+    middle = np.full(2, image_size / 2)
+    place = _placement(rng, middle, RADIUS[species.size] * image_size)
+    side = image_size * SUPER_SAMPLING
+    cover = Image.new("L", (side, side), 0)
+    draw = ImageDraw.Draw(cover)
+    for part in [*petals.whole(), _disc()]:
+        draw.polygon([SUPER_SAMPLING * value for value in place(part)], fill=255)
+    return np.asarray(cover.reduce(SUPER_SAMPLING), np.float32) / 255
+
+
+class _Petals:
+    """The outlines of a flower's petals in its own coordinates: middle 0, radius about 1."""
+
+    def __init__(self, species: Species, rng: np.random.Generator) -> None:
+        self.outline = _petal_outline(species.petal_shape, species.petal_count)
+        count = species.petal_count
+        turn = rng.uniform(-_TURN_JITTER, _TURN_JITTER) - np.pi / 2
+        jitter = rng.uniform(-0.04, 0.04, count)
+        self.angles = turn + 2 * np.pi * (np.arange(count) + jitter) / count
+        self.lengths = rng.uniform(0.95, 1.03, count)
+
+    def whole(self) -> list[np.ndarray]:
+        """Each petal as (points, 2)."""
+        return [
+            _turned(self.outline * length, angle)
+            for angle, length in zip(self.angles, self.lengths, strict=True)
+        ]
+
+    def tips(self) -> np.ndarray:
+        """How far each petal reaches along its axis, (petals, 2)."""
+        return self.outline[:, 0].max() * self.lengths[:, None] * _directions(self.angles)
+
+
+def _annotated(image: Image.Image, petals: _Petals, place: Place) -> DrawnFlower:
+    """The image with the places of the flower's parts."""
+    edges = np.array(place(np.concatenate(petals.whole()))).reshape(-1, 2)
+    # The disc reaches further than the petals where there is none.
+    disc = np.array(place(_disc())).reshape(-1, 2)
+    everything = np.concatenate([edges, disc])
+    (left, top), (right, bottom) = everything.min(axis=0), everything.max(axis=0)
+    x, y = place(np.zeros((1, 2)))
+    ends = np.array(place(petals.tips())).reshape(-1, 2).tolist()
+    tips = tuple((end_x, end_y) for end_x, end_y in ends)
+    return DrawnFlower(image, (left, top, right - left, bottom - top), (x, y), tips)
+
+
+def _paint_flower(
     species: Species,
+    petals: _Petals,
     rng: np.random.Generator,
     image_size: int,
-    position: np.ndarray,
-    radius: float,
+    place: Place,
 ) -> tuple[np.ndarray, Image.Image]:
     """The flower as (height, width, 3) float colours, and how much of each pixel it covers (L)."""
     side = image_size * SUPER_SAMPLING
@@ -69,33 +143,31 @@ def _draw_petals_and_center(
     cover = Image.new("L", (side, side), 0)
     colors, covers = ImageDraw.Draw(canvas), ImageDraw.Draw(cover)
 
-    place = _placement(rng, position * side, radius * side)
-    outline = _petal_outline(species.petal_shape, species.petal_count)
-    start = rng.uniform(0, 2 * np.pi)
-    for index in range(species.petal_count):
-        angle = start + 2 * np.pi * (index + rng.uniform(-0.04, 0.04)) / species.petal_count
-        turned = _turned(outline * rng.uniform(0.95, 1.03), angle)
+    def on_canvas(points: np.ndarray) -> list[float]:
+        return [SUPER_SAMPLING * value for value in place(points)]
+
+    for angle, whole in zip(petals.angles, petals.whole(), strict=True):
         tint = petal * rng.uniform(0.95, 1.03)
-        covers.polygon(place(turned), fill=255)
-        colors.polygon(place(turned), fill=_rgb(tint * 0.80))
+        covers.polygon(on_canvas(whole), fill=255)
+        colors.polygon(on_canvas(whole), fill=_rgb(tint * 0.80))
         # A paler face inside the darker edge, and a darker throat: the petal looks curved.
         for shrink, width, shade in ((0.95, 0.86, 1.0), (0.62, 0.42, 0.93), (0.46, 0.22, 0.85)):
-            part = _turned(outline * (shrink, width), angle)
-            colors.polygon(place(part), fill=_rgb(tint * shade))
+            part = _turned(petals.outline * (shrink, width), angle)
+            colors.polygon(on_canvas(part), fill=_rgb(tint * shade))
 
-    _draw_center(colors, covers, place, center, rng)
+    _draw_center(colors, covers, on_canvas, center, rng)
     return np.asarray(canvas.reduce(SUPER_SAMPLING), np.float32), cover.reduce(SUPER_SAMPLING)
 
 
 def _draw_center(
     colors: ImageDraw.ImageDraw,
     covers: ImageDraw.ImageDraw,
-    place: Callable[[np.ndarray], list[float]],
+    place: Place,
     center: np.ndarray,
     rng: np.random.Generator,
 ) -> None:
     """The disc in the middle: a darker rim, a lighter dome and a sprinkle of stamens."""
-    disc = CENTER_RADIUS * _directions(np.linspace(0, 2 * np.pi, 24, endpoint=False))
+    disc = _disc()
     covers.polygon(place(disc), fill=255)
     for scale, shade in ((1.0, 0.78), (0.86, 1.0)):
         colors.polygon(place(disc * scale), fill=_rgb(center * shade))
@@ -107,36 +179,39 @@ def _draw_center(
         colors.polygon(place(disc[::4] * 0.15 + stamen), fill=_rgb(center * shade))
 
 
+def _disc() -> np.ndarray:
+    """The outline of the middle of a flower, (24, 2)."""
+    return CENTER_RADIUS * _directions(np.linspace(0, 2 * np.pi, 24, endpoint=False))
+
+
 def _petal_outline(shape: str, count: int) -> np.ndarray:
     """A petal along the x axis, from 0 to the tip at 1, as (points, 2) coordinates."""
     # As wide as lets the petals of the flower just touch.
     width = min(0.44, 0.72 * np.tan(np.pi / count))
     along = np.linspace(0, 1, 15)
     if shape == "round":
-        half = width * np.sin(np.pi * along**1.35) ** 0.6
+        half = 0.9 * width * np.sin(np.pi * along**1.5) ** 0.5
     elif shape == "pointed":
-        half = width * np.minimum(np.sin(np.pi * along**0.85), 1.8 * (1 - along))
+        half = width * np.minimum(np.sin(np.pi * along**0.85), 1.5 * (1 - along))
     elif shape == "narrow":
-        half = 0.72 * width * np.sin(np.pi * along**1.1) ** 0.7
+        half = 0.42 * width * np.sin(np.pi * along**1.1) ** 0.4
     else:
-        half = width * 0.84 * np.sin(np.pi * along**1.7) ** 0.7
+        half = 0.8 * width * np.sin(np.pi * along**2.0) ** 0.7
         along = 0.97 * along
     upper = np.stack([along, half], axis=1)
     lower = np.stack([along, -half], axis=1)[::-1]
     if shape == "heart":
         # Leave out the tip and cut in between the two lobes.
-        notch = np.array([[0.8, 0.0]])
+        notch = np.array([[0.76, 0.0]])
         return np.concatenate([upper[:-1], notch, lower[1:]])
     return np.concatenate([upper, lower[1:-1]])
 
 
-def _placement(
-    rng: np.random.Generator, position: np.ndarray, radius: float
-) -> Callable[[np.ndarray], list[float]]:
-    """From flower coordinates (radius 1) to canvas pixels, slightly tilted away from the viewer."""
+def _placement(rng: np.random.Generator, position: np.ndarray, radius: float) -> Place:
+    """From flower coordinates (radius 1) to pixels, slightly tilted away from the viewer."""
     tilt = rng.uniform(0, np.pi)
     axis = np.array([np.cos(tilt), np.sin(tilt)])
-    stretch = np.eye(2) - (1 - rng.uniform(0.9, 1.0)) * np.outer(axis, axis)
+    stretch = np.eye(2) - (1 - rng.uniform(_LEAST_TILTED, 1.0)) * np.outer(axis, axis)
 
     def place(points: np.ndarray) -> list[float]:
         return (points @ stretch * radius + position).ravel().tolist()

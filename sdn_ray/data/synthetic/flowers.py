@@ -1,7 +1,8 @@
 """The embedded data set: drawn flowers with captions, written to disk from a seed, no download.
 
 It is laid out as the real data sets are: images, ten captions an image, and class lists of a
-class-disjoint split. 80 species, 8 of them for testing, one of each petal colour.
+class-disjoint split. 320 species, 40 of them for testing, five of each petal colour. Boxes and
+parts of the flowers stand in the files that CUB-200-2011 has for them.
 """
 
 import json
@@ -17,13 +18,21 @@ from typing_extensions import TypedDict
 from sdn_ray.data.readers.layout import read_captions
 from sdn_ray.data.rows import CaptionedDataset, CaptionedImage
 from sdn_ray.data.synthetic.captions import draw_captions
-from sdn_ray.data.synthetic.drawing import draw_flower
-from sdn_ray.data.synthetic.species import SPECIES, TEST_CLASSES, TRAIN_CLASSES, Species, class_name
+from sdn_ray.data.synthetic.drawing import DrawnFlower, draw_flower
+from sdn_ray.data.synthetic.species import (
+    PETAL_COUNTS,
+    SPECIES,
+    TEST_CLASSES,
+    TRAIN_CLASSES,
+    Species,
+    class_name,
+)
 from sdn_ray.errors import UserError
 from sdn_ray.files import parse_json, read_text
 
 NAME = "synthetic_flowers"
 SPECIES_FILE = "species.json"
+PARTS = ("center", *(f"petal tip {index + 1}" for index in range(max(PETAL_COUNTS))))
 _SMALLEST, _LARGEST, _STEP = 16, 256, 8
 
 
@@ -36,14 +45,17 @@ def write_synthetic_flowers(
     root: Path,
     *,
     image_size: int = 64,
-    images_per_species: int = 60,
+    images_per_species: int = 15,
     seed: int = 0,
     on_image: Callable[[int, int], None] | None = None,
 ) -> None:
     """Draw the data set into the new folder ``root``, all or nothing.
 
-    It holds ``images/species_NN/image_NNNNN.png``, ``text_c10/species_NN/image_NNNNN.txt`` (ten
-    captions, one a line), ``trainvalclasses.txt``, ``testclasses.txt`` and ``species.json``.
+    It holds ``images/species_NNN/image_NNNNN.png``, ``text_c10/species_NNN/image_NNNNN.txt`` (ten
+    captions, one a line), ``trainvalclasses.txt``, ``testclasses.txt``, ``species.json``, and, by
+    the number of the image and in its pixels, ``bounding_boxes.txt`` (number, left, top, width,
+    height) and ``parts/part_locs.txt`` (number, part, x, y, visible); ``parts/parts.txt`` names the
+    parts: the centre, and as many petal tips as the most petals, from the top clockwise.
     The same arguments give the same files; an image does not depend on ``images_per_species``.
     When ``root`` already holds this very data set, nothing is done. Several processes may write
     the same ``root`` at once. ``on_image`` is told how many images of how many are drawn.
@@ -121,6 +133,7 @@ def _write(
     root: Path, settings: dict[str, int], on_image: Callable[[int, int], None] | None
 ) -> None:
     per_species, seed = settings["images_per_species"], settings["seed"]
+    boxes, parts = [], []
     for class_id, species in SPECIES.items():
         images = root / "images" / class_name(class_id)
         texts = root / "text_c10" / class_name(class_id)
@@ -128,21 +141,38 @@ def _write(
         texts.mkdir(parents=True)
         for index in range(per_species):
             rng = np.random.default_rng([seed, class_id, index])
-            stem = f"image_{(class_id - 1) * per_species + index + 1:05d}"
+            number = (class_id - 1) * per_species + index + 1
             captions = draw_captions(species, rng)
-            image = draw_flower(species, rng, settings["image_size"])
-            image.save(images / f"{stem}.png", compress_level=1)
-            _write_text(texts / f"{stem}.txt", captions)
+            flower = draw_flower(species, rng, settings["image_size"])
+            flower.image.save(images / f"image_{number:05d}.png", compress_level=1)
+            _write_text(texts / f"image_{number:05d}.txt", captions)
+            boxes.append(f"{number} {_numbers(flower.box)}")
+            parts += [f"{number} {line}" for line in _part_lines(flower)]
             if on_image is not None:
-                on_image((class_id - 1) * per_species + index + 1, len(SPECIES) * per_species)
+                on_image(number, len(SPECIES) * per_species)
     _write_text(root / "trainvalclasses.txt", map(class_name, TRAIN_CLASSES))
     _write_text(root / "testclasses.txt", map(class_name, TEST_CLASSES))
+    _write_text(root / "bounding_boxes.txt", boxes)
+    (root / "parts").mkdir()
+    _write_text(root / "parts" / "parts.txt", [f"{i} {name}" for i, name in enumerate(PARTS, 1)])
+    _write_text(root / "parts" / "part_locs.txt", parts)
     attributes = {
         class_id: {"class_name": class_name(class_id), **asdict(species)}
         for class_id, species in SPECIES.items()
     }
     content = {"settings": settings, "species": attributes}
     (root / SPECIES_FILE).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def _part_lines(flower: DrawnFlower) -> list[str]:
+    """A line for every part: its number, its place and whether the flower has it."""
+    seen = [f"{_numbers(place)} 1" for place in (flower.center, *flower.tips)]
+    missing = ["0.0 0.0 0"] * (len(PARTS) - len(seen))
+    return [f"{part} {line}" for part, line in enumerate(seen + missing, 1)]
+
+
+def _numbers(values: Iterable[float]) -> str:
+    return " ".join(f"{value:.2f}" for value in values)
 
 
 def _write_text(path: Path, lines: Iterable[str]) -> None:

@@ -1,4 +1,4 @@
-"""The 80 species of the embedded data set: their palette, their attributes and their split."""
+"""The 320 species of the embedded data set: their palette, their attributes and their split."""
 
 from dataclasses import dataclass
 
@@ -47,121 +47,47 @@ class Species:
     size: str
 
 
-# Ten species of each petal colour; the tenth is a test species. Its single attributes are all seen
-# in training, its triple of petal colour, centre colour and background never.
-_SPECIES_BY_PETAL_COLOR: dict[str, tuple[tuple[str, str, int, str, str], ...]] = {
-    "red": (
-        ("green", "sky", 5, "heart", "large"),
-        ("black", "stone", 6, "narrow", "large"),
-        ("green", "leaves", 4, "heart", "small"),
-        ("yellow", "soil", 8, "narrow", "small"),
-        ("white", "night", 8, "round", "small"),
-        ("white", "sky", 12, "pointed", "large"),
-        ("yellow", "leaves", 4, "round", "large"),
-        ("black", "night", 12, "pointed", "small"),
-        ("white", "stone", 6, "round", "large"),
-        ("white", "soil", 8, "pointed", "small"),
-    ),
-    "orange": (
-        ("black", "stone", 5, "heart", "small"),
-        ("red", "soil", 5, "pointed", "small"),
-        ("white", "sky", 4, "round", "small"),
-        ("green", "leaves", 4, "round", "small"),
-        ("red", "night", 8, "narrow", "small"),
-        ("yellow", "leaves", 12, "narrow", "large"),
-        ("yellow", "sky", 6, "heart", "large"),
-        ("white", "soil", 12, "pointed", "large"),
-        ("black", "night", 6, "narrow", "large"),
-        ("green", "sky", 6, "heart", "large"),
-    ),
-    "yellow": (
-        ("black", "leaves", 8, "pointed", "large"),
-        ("red", "sky", 5, "round", "large"),
-        ("green", "stone", 12, "pointed", "small"),
-        ("white", "soil", 6, "narrow", "large"),
-        ("green", "night", 4, "heart", "large"),
-        ("white", "leaves", 4, "round", "small"),
-        ("black", "sky", 5, "narrow", "small"),
-        ("red", "soil", 12, "heart", "small"),
-        ("white", "stone", 6, "round", "small"),
-        ("black", "night", 8, "narrow", "large"),
-    ),
-    "pink": (
-        ("yellow", "stone", 6, "round", "large"),
-        ("red", "night", 6, "pointed", "small"),
-        ("green", "leaves", 5, "heart", "large"),
-        ("red", "sky", 8, "narrow", "large"),
-        ("black", "soil", 6, "heart", "large"),
-        ("white", "leaves", 4, "round", "small"),
-        ("green", "sky", 12, "pointed", "small"),
-        ("yellow", "night", 4, "narrow", "small"),
-        ("white", "soil", 5, "heart", "large"),
-        ("black", "stone", 12, "narrow", "small"),
-    ),
-    "magenta": (
-        ("green", "sky", 8, "narrow", "large"),
-        ("green", "stone", 12, "narrow", "large"),
-        ("yellow", "soil", 5, "heart", "large"),
-        ("white", "stone", 6, "round", "large"),
-        ("black", "night", 8, "pointed", "small"),
-        ("red", "leaves", 4, "pointed", "small"),
-        ("red", "sky", 4, "heart", "small"),
-        ("yellow", "leaves", 12, "round", "small"),
-        ("black", "soil", 5, "narrow", "large"),
-        ("white", "leaves", 5, "round", "large"),
-    ),
-    "purple": (
-        ("white", "leaves", 5, "heart", "small"),
-        ("green", "sky", 4, "round", "large"),
-        ("yellow", "night", 6, "round", "large"),
-        ("red", "stone", 8, "narrow", "small"),
-        ("red", "soil", 8, "pointed", "small"),
-        ("black", "sky", 12, "pointed", "large"),
-        ("green", "night", 4, "narrow", "large"),
-        ("yellow", "leaves", 5, "heart", "small"),
-        ("black", "stone", 6, "round", "large"),
-        ("green", "soil", 5, "pointed", "small"),
-    ),
-    "blue": (
-        ("white", "soil", 12, "pointed", "small"),
-        ("red", "leaves", 5, "heart", "small"),
-        ("yellow", "stone", 12, "pointed", "large"),
-        ("black", "night", 8, "narrow", "small"),
-        ("black", "stone", 6, "round", "small"),
-        ("green", "sky", 4, "round", "large"),
-        ("red", "sky", 8, "heart", "large"),
-        ("white", "leaves", 5, "narrow", "large"),
-        ("green", "night", 6, "pointed", "small"),
-        ("yellow", "night", 4, "heart", "small"),
-    ),
-    "white": (
-        ("red", "night", 4, "heart", "large"),
-        ("yellow", "stone", 8, "narrow", "large"),
-        ("black", "night", 12, "pointed", "small"),
-        ("green", "soil", 8, "pointed", "small"),
-        ("yellow", "soil", 5, "heart", "small"),
-        ("red", "sky", 6, "round", "large"),
-        ("green", "leaves", 12, "narrow", "small"),
-        ("black", "stone", 4, "round", "large"),
-        ("yellow", "leaves", 5, "heart", "small"),
-        ("red", "leaves", 6, "round", "large"),
-    ),
-}
+PAIRS = 8  # of centre colour and background, for each petal colour
 
-SPECIES: dict[int, Species] = dict(
-    enumerate(
-        (
-            Species(petal_color, *attributes)
-            for petal_color, rows in _SPECIES_BY_PETAL_COLOR.items()
-            for attributes in rows
-        ),
-        start=1,
+
+def _species(petal: int, pair: int, count: int) -> Species:
+    """The species of the places of its petal colour, of its pair and of its petal count.
+
+    Whole numbers spread all attributes evenly and apart from each other: over the eight pairs of a
+    petal colour and count each shape comes with each size once.
+    """
+    petal_color = list(PETAL_COLORS)[petal]
+    centers = [color for color in CENTER_COLORS if color != petal_color]
+    return Species(
+        petal_color=petal_color,
+        center_color=centers[(pair + petal) % len(centers)],
+        background=list(BACKGROUNDS)[(2 * pair + petal + pair // 5) % len(BACKGROUNDS)],
+        petal_count=PETAL_COUNTS[count],
+        petal_shape=PETAL_SHAPES[(pair + petal + count) % len(PETAL_SHAPES)],
+        size=SIZES[(pair // 4 + petal + count) % len(SIZES)],
     )
+
+
+# Eight petal colours, eight pairs of centre colour and background each, and every petal count of
+# each of them: species differ by count, shape and size as often as by colours.
+SPECIES: dict[int, Species] = {
+    (petal * PAIRS + pair) * len(PETAL_COUNTS) + count + 1: _species(petal, pair, count)
+    for petal in range(len(PETAL_COLORS))
+    for pair in range(PAIRS)
+    for count in range(len(PETAL_COUNTS))
+}
+# One pair of each petal colour, in all its counts, chosen so that every centre colour and
+# background is among them: a test species' single attributes are all seen in training, its triple
+# of petal colour, centre colour and background never.
+TEST_CLASSES: tuple[int, ...] = tuple(
+    number
+    for number in SPECIES
+    if (number - 1) // len(PETAL_COUNTS) % PAIRS
+    == (5 * ((number - 1) // len(PETAL_COUNTS) // PAIRS) + 4) % PAIRS
 )
-TEST_CLASSES: tuple[int, ...] = tuple(number for number in SPECIES if number % 10 == 0)
-TRAIN_CLASSES: tuple[int, ...] = tuple(number for number in SPECIES if number % 10 != 0)
+TRAIN_CLASSES: tuple[int, ...] = tuple(sorted(SPECIES.keys() - set(TEST_CLASSES)))
 
 
 def class_name(class_id: int) -> str:
     """The name of a species in the class lists, which is also the name of its folder."""
-    return f"species_{class_id:02d}"
+    return f"species_{class_id:03d}"

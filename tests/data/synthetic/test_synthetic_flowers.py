@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sdn_ray.data.synthetic.captions import named_attributes
 from sdn_ray.data.synthetic.flowers import (
     read_species,
     read_synthetic_flowers,
@@ -23,6 +24,7 @@ from sdn_ray.data.synthetic.species import (
     SPECIES,
     TEST_CLASSES,
     TRAIN_CLASSES,
+    Species,
 )
 from sdn_ray.errors import UserError
 
@@ -30,7 +32,7 @@ from sdn_ray.errors import UserError
 @pytest.fixture(scope="module")
 def root(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("flowers") / "set"
-    write_synthetic_flowers(folder, image_size=32, images_per_species=3, seed=5)
+    write_synthetic_flowers(folder, image_size=32, images_per_species=2, seed=5)
     return folder
 
 
@@ -41,17 +43,18 @@ def contents(root: Path) -> dict[str, bytes]:
 
 def test_layout(root):
     dataset = read_synthetic_flowers(root)
-    assert len(dataset.rows) == 240
-    assert dataset.class_ids == tuple(range(1, 81))
-    assert dataset.test_classes == (10, 20, 30, 40, 50, 60, 70, 80)
-    assert sorted(dataset.train_classes + dataset.test_classes) == list(range(1, 81))
+    assert len(dataset.rows) == 640
+    assert dataset.class_ids == tuple(range(1, 321))
+    assert dataset.test_classes == TEST_CLASSES
+    assert len(TEST_CLASSES) == 40
+    assert sorted(dataset.train_classes + dataset.test_classes) == list(range(1, 321))
 
     row = dataset.rows[7]
-    assert row.image_path == root / "images" / "species_03" / "image_00008.png"
-    assert (row.class_id, row.class_name) == (3, "species_03")
+    assert row.image_path == root / "images" / "species_004" / "image_00008.png"
+    assert (row.class_id, row.class_name) == (4, "species_004")
     with Image.open(row.image_path) as image:
         assert (image.mode, image.size) == ("RGB", (32, 32))
-    text = (root / "text_c10" / "species_03" / "image_00008.txt").read_text()
+    text = (root / "text_c10" / "species_004" / "image_00008.txt").read_text()
     assert text == "".join(f"{caption}\n" for caption in row.captions)
 
 
@@ -72,13 +75,15 @@ def test_captions_tell_what_is_seen(root):
             assert not re.search(r"\ba orange|[{}]", caption)
             assert set(words.values()) & set(caption.split()) <= {words[species.petal_count]}
             centers += species.center_color in caption
-    assert centers > 0.6 * 1440
+    assert centers > 0.6 * 6400
 
 
 def test_split_is_balanced_and_zero_shot():
     test = [SPECIES[number] for number in TEST_CLASSES]
     train = [SPECIES[number] for number in TRAIN_CLASSES]
-    assert Counter(species.petal_color for species in test) == dict.fromkeys(PETAL_COLORS, 1)
+    assert len(set(SPECIES.values())) == 320
+    assert Counter(species.petal_color for species in test) == dict.fromkeys(PETAL_COLORS, 5)
+    assert Counter(species.petal_count for species in test) == dict.fromkeys(PETAL_COUNTS, 8)
     for name, values in {
         "petal_color": PETAL_COLORS,
         "center_color": CENTER_COLORS,
@@ -89,34 +94,100 @@ def test_split_is_balanced_and_zero_shot():
     }.items():
         seen = Counter(getattr(species, name) for species in train)
         assert set(seen) == set(values)
-        assert min(seen.values()) >= 5
+        assert min(seen.values()) > 0.7 * 280 / len(values)
+        assert {getattr(species, name) for species in test} == set(values)
     triples = {(s.petal_color, s.center_color, s.background) for s in train}
     assert not triples & {(s.petal_color, s.center_color, s.background) for s in test}
 
 
 def test_the_seed_decides_every_byte(root, tmp_path):
-    write_synthetic_flowers(tmp_path / "same", image_size=32, images_per_species=3, seed=5)
+    write_synthetic_flowers(tmp_path / "same", image_size=32, images_per_species=2, seed=5)
     assert contents(tmp_path / "same") == contents(root)
     write_synthetic_flowers(tmp_path / "other", image_size=32, images_per_species=1, seed=6)
-    name = "images/species_01/image_00001.png"
+    name = "images/species_001/image_00001.png"
     assert contents(tmp_path / "other")[name] != contents(root)[name]
 
 
 def test_an_image_does_not_depend_on_how_many_there_are(root, tmp_path):
     write_synthetic_flowers(tmp_path / "fewer", image_size=32, images_per_species=1, seed=5)
-    fewer = contents(tmp_path / "fewer")["images/species_02/image_00002.png"]
-    assert fewer == contents(root)["images/species_02/image_00004.png"]
+    fewer = contents(tmp_path / "fewer")["images/species_002/image_00002.png"]
+    assert fewer == contents(root)["images/species_002/image_00003.png"]
 
 
 def test_images_of_a_species_differ(root):
-    images = [np.asarray(Image.open(path), int) for path in (root / "images").glob("*_09/*.png")]
-    for first, second in ((0, 1), (0, 2), (1, 2)):
-        assert np.abs(images[first] - images[second]).mean() > 5
+    first, second = (
+        np.asarray(Image.open(path), int) for path in (root / "images").glob("*_009/*.png")
+    )
+    assert np.abs(first - second).mean() > 5
+
+
+def test_boxes_and_parts_tell_where_the_flower_is(root):
+    """On a dark background the flower is what is bright."""
+    boxes = np.loadtxt(root / "bounding_boxes.txt")
+    parts = np.loadtxt(root / "parts" / "part_locs.txt").reshape(640, 13, 5)
+    assert boxes[:, 0].tolist() == list(range(1, 641))
+    assert (parts[:, :, 0] == boxes[:, :1]).all()
+    assert (parts[:, :, 1] == np.arange(1, 14)).all()
+    names = (root / "parts" / "parts.txt").read_text().splitlines()
+    assert names[:2] == ["1 center", "2 petal tip 1"]
+    assert len(names) == 13
+    rows = read_synthetic_flowers(root).rows
+    checked = 0
+    for row, (_, left, top, width, height), own in zip(rows, boxes, parts, strict=True):
+        species = SPECIES[row.class_id]
+        places, seen = own[:, 2:4], own[:, 4] == 1
+        assert seen.sum() == 1 + species.petal_count
+        assert (places[~seen] == 0).all()
+        inside = places[seen]
+        assert (inside >= [left - 1, top - 1]).all()
+        assert (inside <= [left + width + 1, top + height + 1]).all()
+        center, tips = places[0], places[1 : 1 + species.petal_count]
+        assert np.abs(center - 16).max() < 1.5
+        first = tips[0] - center
+        assert abs(np.degrees(np.arctan2(first[0], -first[1]))) < 16  # up, a little turned
+        if species.background == "night" and species.petal_color in ("white", "yellow", "pink"):
+            image = np.asarray(Image.open(row.image_path), float).max(axis=2)
+            bright = np.argwhere(image > 140)
+            found = [*bright.min(axis=0)[::-1], *(bright.max(axis=0) + 1)[::-1]]
+            assert np.abs(np.array(found) - [left, top, left + width, top + height]).max() < 2.5
+            checked += 1
+    assert checked > 20
+
+
+def test_captions_name_attributes():
+    species = Species("white", "green", "stone", 8, "heart", "large")
+    named = {
+        "this flower has eight white petals and a green center.": {"petal_count", "center_color"},
+        "the petals of this flower are white and notched, and its center is green.": {
+            "petal_shape",
+            "center_color",
+        },
+        "a big white blossom with eight heart-shaped petals on grey stone.": {
+            "size",
+            "petal_count",
+            "petal_shape",
+            "background",
+        },
+        "in front of a grey stone wall there is a white flower with a green center.": {
+            "background",
+            "center_color",
+        },
+        "white petals, notched in shape, with green stamens in the center.": {
+            "petal_shape",
+            "center_color",
+        },
+    }
+    for caption, expected in named.items():
+        assert named_attributes(caption, species) == expected | {"petal_color"}, caption
+    # A word within another one names nothing.
+    other = Species("white", "green", "stone", 8, "round", "large")
+    assert named_attributes("petals that are white grow around it.", other) == {"petal_color"}
 
 
 @pytest.mark.parametrize("image_size", [16, 72, 256])
 def test_image_sizes(tmp_path, monkeypatch, image_size):
-    few = {number: SPECIES[number] for number in (1, 2, 3, 4, 5)}  # one of each background
+    few = {number: SPECIES[number] for number in (1, 6, 11, 16, 21)}  # one of each background
+    assert {species.background for species in few.values()} == set(BACKGROUNDS)
     monkeypatch.setattr("sdn_ray.data.synthetic.flowers.SPECIES", few)
     write_synthetic_flowers(tmp_path / "set", image_size=image_size, images_per_species=1)
     paths = sorted((tmp_path / "set" / "images").glob("*/*.png"))
@@ -131,13 +202,13 @@ def test_refuses_other_sizes(tmp_path, image_size):
 
 def test_an_existing_set_is_left_alone(root):
     before = {path: path.stat().st_mtime_ns for path in root.rglob("*")}
-    write_synthetic_flowers(root, image_size=32, images_per_species=3, seed=5)
+    write_synthetic_flowers(root, image_size=32, images_per_species=2, seed=5)
     assert {path: path.stat().st_mtime_ns for path in root.rglob("*")} == before
 
 
 def test_an_existing_set_drawn_otherwise_is_refused(root):
     with pytest.raises(UserError, match=r"'seed': 5.*expected.*'seed': 1"):
-        write_synthetic_flowers(root, image_size=32, images_per_species=3, seed=1)
+        write_synthetic_flowers(root, image_size=32, images_per_species=2, seed=1)
 
 
 def test_a_folder_with_something_else_is_refused(tmp_path):
@@ -173,17 +244,17 @@ def test_writers_at_once_leave_one_whole_set(tmp_path):
         thread.join()
     assert failures == []
     assert [path.name for path in tmp_path.iterdir()] == ["set"]
-    assert len(read_synthetic_flowers(tmp_path / "set").rows) == 80
+    assert len(read_synthetic_flowers(tmp_path / "set").rows) == 320
 
 
 def test_reading_names_what_is_missing(root, tmp_path):
     with pytest.raises(UserError, match=re.escape(str(tmp_path / "species.json"))):
         read_synthetic_flowers(tmp_path)
     write_synthetic_flowers(tmp_path / "set", image_size=16, images_per_species=1)
-    (tmp_path / "set" / "testclasses.txt").write_text("species_97\n")
-    with pytest.raises(UserError, match="'species_97'"):
+    (tmp_path / "set" / "testclasses.txt").write_text("species_997\n")
+    with pytest.raises(UserError, match="'species_997'"):
         read_synthetic_flowers(tmp_path / "set")
-    (tmp_path / "set" / "text_c10" / "species_01" / "image_00001.txt").unlink()
+    (tmp_path / "set" / "text_c10" / "species_001" / "image_00001.txt").unlink()
     with pytest.raises(UserError, match=r"image_00001\.txt: found no such file"):
         read_synthetic_flowers(tmp_path / "set")
 
@@ -191,11 +262,11 @@ def test_reading_names_what_is_missing(root, tmp_path):
 def test_species_file_is_plain_json(root):
     species = json.loads((root / "species.json").read_text())["species"]["10"]
     assert species == {
-        "class_name": "species_10",
+        "class_name": "species_010",
         "petal_color": "red",
         "center_color": "white",
-        "background": "soil",
-        "petal_count": 8,
+        "background": "night",
+        "petal_count": 12,
         "petal_shape": "pointed",
         "size": "small",
     }

@@ -1,0 +1,60 @@
+"""An exponential average of a generator's weights, with batch-norm statistics of its own."""
+
+import copy
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from sdn_ray.models.generator import Generator
+
+
+class WeightAverage:
+    """The average of a generator's weights over its steps.
+
+    Means and variances of a batch normalisation do not belong to averaged weights: `settle`
+    measures the average's own.
+
+    Args:
+        generator: whose weights are averaged, from now on.
+        decay: what is kept of the average in a step.
+
+    Attributes:
+        generator: the average; its statistics hold after `settle`.
+    """
+
+    def __init__(self, generator: Generator, decay: float) -> None:
+        self.generator = copy.deepcopy(generator).requires_grad_(False)
+        self.decay = decay
+
+    @torch.no_grad()
+    def update(self, generator: Generator) -> None:
+        """Take in the weights after a step; nothing leaves the device."""
+        torch._foreach_lerp_(
+            list(self.generator.parameters()), list(generator.parameters()), 1 - self.decay
+        )
+
+    @torch.no_grad()
+    def settle(self, batches: Iterable[Tensor]) -> None:
+        """Measure means and variances of every batch normalisation, equal weight for each batch.
+
+        Args:
+            batches: of embeddings, (batch, embedding_dim), the same in every process.
+        """
+        normalisations = [
+            module
+            for module in self.generator.modules()
+            if isinstance(module, nn.modules.batchnorm._BatchNorm)
+        ]
+        if not normalisations:
+            return
+        momenta = [module.momentum for module in normalisations]
+        for module in normalisations:
+            module.reset_running_stats()
+            module.momentum = None  # which is a plain mean over the batches
+        self.generator.train()
+        for batch in batches:
+            self.generator(batch)
+        self.generator.eval()
+        for module, momentum in zip(normalisations, momenta, strict=True):
+            module.momentum = momentum
