@@ -41,7 +41,7 @@ def _parser() -> ArgumentParser:
     add(
         *("--text_encoder", "--text-encoder"),
         type=str,
-        help="The text_encoder folder of a run of train_text: scored by itself on --reference.",
+        help="The text_encoder folder of a run of train_text, or a model: scored by itself.",
     )
     add("--reference", type=str, help="Data set with the real images.")
     add("--split", type=str, default="test", help=f"Its part: {', '.join(PARTS)}.")

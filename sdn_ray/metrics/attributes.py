@@ -6,7 +6,7 @@ the background: generated images are soft, and petals bleed into what is around 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cache
 
 import numpy as np
@@ -62,6 +62,9 @@ def measure_attributes(images: np.ndarray) -> AttributeReadings:
         for image in rgb2lab(images[start : start + _BATCH]) * _AXIS_WEIGHTS
     ]
     return AttributeReadings(*zip(*readings, strict=True))
+
+
+ATTRIBUTES = tuple(spec.name for spec in fields(AttributeReadings))
 
 
 @dataclass(frozen=True)

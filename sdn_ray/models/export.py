@@ -113,6 +113,13 @@ class Model:
         """The captions' embeddings, (captions, embedding_dim) float32."""
         return self.reader().encode(captions)
 
+    @torch.no_grad()
+    def read(self, captions: Sequence[str]) -> np.ndarray:
+        """What the generator's first layer is given: embeddings, whitened where they are."""
+        embeddings = torch.from_numpy(self.embed(captions))
+        device = next(self.generator.parameters()).device
+        return self.generator.whitening(embeddings.to(device)).cpu().numpy()
+
     def draw(self, captions: Sequence[str]) -> Iterator[np.ndarray]:
         """All samples of each caption, in batches (batch, samples, height, width, 3) uint8."""
         return draw_samples(self.generator, self.embed(captions))

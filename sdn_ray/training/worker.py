@@ -6,7 +6,7 @@ may run it in its own process.
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -32,7 +32,7 @@ from sdn_ray.methods.loop import (
     distill,
     stored_weights,
 )
-from sdn_ray.metrics.attributes import AttributeReadings, Shown
+from sdn_ray.metrics.attributes import ATTRIBUTES, Shown
 from sdn_ray.metrics.evaluation import TEST_SPLITS, evaluate_generator, spread
 from sdn_ray.models.classifiers import Classifier, load_classifier
 from sdn_ray.models.drawing import draw_images
@@ -298,8 +298,7 @@ class Worker:
         )
         history = read_metrics(self.job.run)
         stages = [record["stage"] for record in history]
-        attributes = [spec.name for spec in fields(AttributeReadings)]
-        loss_curves(self.job.run / CURVES, history, stages, attributes)
+        loss_curves(self.job.run / CURVES, history, stages, ATTRIBUTES)
         if result.total_epoch % self.config.evaluation.sample_epochs == 0:
             sheet = self.job.run / SAMPLES / sheet_name(result.total_epoch)
             self._sample_grid(sheet, generator, spread(self.watched, self._grid_size()))
