@@ -18,7 +18,7 @@ from sdn_ray.data.readers.oxford_flowers import read_oxford_flowers
 from sdn_ray.data.rows import BadItem, CaptionedDataset
 from sdn_ray.data.splits import ClassSplit, split_classes
 from sdn_ray.data.synthetic.flowers import read_synthetic_flowers, write_synthetic_flowers
-from sdn_ray.data.synthetic.species import SPECIES
+from sdn_ray.data.synthetic.species import SPECIES, TEST_CLASSES
 from sdn_ray.errors import UserError
 from sdn_ray.files import (
     check_writable,
@@ -72,7 +72,8 @@ def read_dataset(config: DatasetConfig, terminal: Terminal) -> CaptionedDataset:
                 f"dataset.root: found {config.root}, expected none for synthetic_flowers, which "
                 "is drawn into dataset.cache"
             )
-        drawn = fingerprint(DRAWING_VERSION, {str(k): asdict(v) for k, v in SPECIES.items()})
+        species = {str(k): asdict(v) for k, v in SPECIES.items()}
+        drawn = fingerprint(DRAWING_VERSION, species, TEST_CLASSES)
         root = cache / f"synthetic_flowers-{config.image_size}-{drawn}"
         if not root.is_dir():
             terminal.line(f"drawing the embedded data set into {root}, once")

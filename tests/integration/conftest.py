@@ -49,7 +49,7 @@ def small_cache(tmp_path_factory):
 @pytest.fixture(scope="session")
 def search_config(small_cache, tmp_path_factory):
     """The small experiment for searches: a sixth of its training classes."""
-    return write_config(tmp_path_factory.mktemp("search"), small_cache, validation_classes=60)
+    return write_config(tmp_path_factory.mktemp("search"), small_cache, validation_classes=248)
 
 
 @pytest.fixture(scope="session")

@@ -6,10 +6,14 @@ parts of the flowers stand in the files that CUB-200-2011 has for them.
 """
 
 import json
+import multiprocessing
+import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +38,8 @@ NAME = "synthetic_flowers"
 SPECIES_FILE = "species.json"
 PARTS = ("center", *(f"petal tip {index + 1}" for index in range(max(PETAL_COUNTS))))
 _SMALLEST, _LARGEST, _STEP = 16, 256, 8
+_MOST_PROCESSES, _WORTH_PROCESSES = 8, 2000  # processes that draw; images that are worth them
+_Lines = tuple[list[str], list[str]]  # of boxes and of parts
 
 
 class _Content(TypedDict):
@@ -132,24 +138,14 @@ def read_species(root: Path) -> dict[int, Species]:
 def _write(
     root: Path, settings: dict[str, int], on_image: Callable[[int, int], None] | None
 ) -> None:
-    per_species, seed = settings["images_per_species"], settings["seed"]
-    boxes, parts = [], []
-    for class_id, species in SPECIES.items():
-        images = root / "images" / class_name(class_id)
-        texts = root / "text_c10" / class_name(class_id)
-        images.mkdir(parents=True)
-        texts.mkdir(parents=True)
-        for index in range(per_species):
-            rng = np.random.default_rng([seed, class_id, index])
-            number = (class_id - 1) * per_species + index + 1
-            captions = draw_captions(species, rng)
-            flower = draw_flower(species, rng, settings["image_size"])
-            flower.image.save(images / f"image_{number:05d}.png", compress_level=1)
-            _write_text(texts / f"image_{number:05d}.txt", captions)
-            boxes.append(f"{number} {_numbers(flower.box)}")
-            parts += [f"{number} {line}" for line in _part_lines(flower)]
-            if on_image is not None:
-                on_image(number, len(SPECIES) * per_species)
+    boxes: list[str] = []
+    parts: list[str] = []
+    per_species = settings["images_per_species"]
+    for class_id, (own_boxes, own_parts) in _all_drawn(root, settings):
+        boxes += own_boxes
+        parts += own_parts
+        if on_image is not None:
+            on_image(class_id * per_species, len(SPECIES) * per_species)
     _write_text(root / "trainvalclasses.txt", map(class_name, TRAIN_CLASSES))
     _write_text(root / "testclasses.txt", map(class_name, TEST_CLASSES))
     _write_text(root / "bounding_boxes.txt", boxes)
@@ -162,6 +158,41 @@ def _write(
     }
     content = {"settings": settings, "species": attributes}
     (root / SPECIES_FILE).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def _all_drawn(root: Path, settings: dict[str, int]) -> Iterator[tuple[int, _Lines]]:
+    """Draw every species, in several processes where that is worth their start."""
+    draw = partial(_draw_species, root, settings)
+    processes = min(_MOST_PROCESSES, len(os.sched_getaffinity(0)))
+    if processes == 1 or len(SPECIES) * settings["images_per_species"] < _WORTH_PROCESSES:
+        yield from zip(SPECIES, map(draw, SPECIES.items()), strict=True)
+        return
+    # Spawned: a fork of a process with threads, such as PyTorch's, may hang.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, mp_context=context) as pool:
+        drawn = pool.map(draw, SPECIES.items(), chunksize=4)
+        yield from zip(SPECIES, drawn, strict=True)
+
+
+def _draw_species(root: Path, settings: dict[str, int], species: tuple[int, Species]) -> _Lines:
+    """Write images and captions of one species; the lines of its boxes and of its parts."""
+    class_id, attributes = species
+    per_species = settings["images_per_species"]
+    images = root / "images" / class_name(class_id)
+    texts = root / "text_c10" / class_name(class_id)
+    images.mkdir(parents=True)
+    texts.mkdir(parents=True)
+    boxes, parts = [], []
+    for index in range(per_species):
+        rng = np.random.default_rng([settings["seed"], class_id, index])
+        number = (class_id - 1) * per_species + index + 1
+        captions = draw_captions(attributes, rng)
+        flower = draw_flower(attributes, rng, settings["image_size"])
+        flower.image.save(images / f"image_{number:05d}.png", compress_level=1)
+        _write_text(texts / f"image_{number:05d}.txt", captions)
+        boxes.append(f"{number} {_numbers(flower.box)}")
+        parts += [f"{number} {line}" for line in _part_lines(flower)]
+    return boxes, parts
 
 
 def _part_lines(flower: DrawnFlower) -> list[str]:

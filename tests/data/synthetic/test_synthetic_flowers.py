@@ -2,6 +2,7 @@ import json
 import re
 import threading
 from collections import Counter
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -96,6 +97,9 @@ def test_split_is_balanced_and_zero_shot():
         assert set(seen) == set(values)
         assert min(seen.values()) > 0.7 * 280 / len(values)
         assert {getattr(species, name) for species in test} == set(values)
+    for two in combinations(("petal_color", "center_color", "background"), 2):
+        pairs = [{tuple(getattr(s, name) for name in two) for s in part} for part in (test, train)]
+        assert pairs[0] <= pairs[1], two
     triples = {(s.petal_color, s.center_color, s.background) for s in train}
     assert not triples & {(s.petal_color, s.center_color, s.background) for s in test}
 
