@@ -101,10 +101,19 @@ def test_paper_presets_are_the_papers(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["quickstart", "flowers64", "table3", "paper_cub", "paper_flowers"]
+    "name", ["quickstart", "flowers_drawn", "flowers64", "table3", "paper_cub", "paper_flowers"]
 )
 def test_presets_read(name):
     assert read_experiment(JOBS / f"{name}.yaml").seed == 0
+
+
+@pytest.mark.parametrize("name", ["paper_cub", "paper_flowers"])
+def test_the_papers_presets_have_nothing_that_the_paper_has_not(name):
+    config = read_experiment(JOBS / f"{name}.yaml")
+    assert config.text.whiten is False
+    assert config.text.encoder == "char_cnn_rnn"
+    assert config.training.average_half_life is None
+    assert config.generator.upsampling == "nearest"
 
 
 def test_flowers64_has_twelve_epochs():

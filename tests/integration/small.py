@@ -21,7 +21,7 @@ dataset:
   validation_classes: {validation_classes}
   cache: {cache}
 teacher: {{weights: fit, plan: "4,M,8,M,8", fit: {{epochs: 1}}}}
-text: {{encoder: words, embedding_dim: 32}}
+text: {{encoder: words, embedding_dim: 128}}
 generator: {{fc_width: 32, upsampling: bilinear}}
 distillation:
   scheme: sdn_diverse

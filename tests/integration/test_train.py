@@ -3,17 +3,21 @@ import os
 import shutil
 import signal
 from dataclasses import replace
+from pathlib import Path
 from unittest.mock import Mock
 
 import numpy as np
 import pytest
+import torch
 from mlflow.tracking import MlflowClient
 from PIL import Image
 from ray.cluster_utils import Cluster
 
-from sdn_ray import generate
+from sdn_ray import evaluate, generate
 from sdn_ray.cluster.tasks import run_locally
 from sdn_ray.files import file_hash
+from sdn_ray.methods.checkpoints import load_checkpoint
+from sdn_ray.models.export import load_model
 from sdn_ray.preparation.images import (
     dataset_split,
     prepare_configured_images,
@@ -79,6 +83,40 @@ def test_mlflow_has_parameters_metrics_pictures_and_model(small):
     assert "test/ssim" in found.data.metrics
     paths = {file.path for file in client.list_artifacts(where["run_id"], "model")}
     assert "model/generator.safetensors" in paths
+
+
+def test_averaged_weights_are_the_model_and_the_last_ones_lie_beside(small):
+    _, run = small
+    averaged, last = (load_model(run / name).generator for name in ("model", "model_last"))
+    assert not torch.equal(averaged.g_fc8[0].weight, last.g_fc8[0].weight)
+    kept = load_checkpoint(run / "checkpoints" / "checkpoint-000001020-stage-end.pt")
+    assert torch.equal(kept["average"]["g_fc8.0.weight"], averaged.g_fc8[0].weight)
+    assert torch.equal(kept["generator"]["g_fc8.0.weight"], last.g_fc8[0].weight)
+    scores = json.loads((run / "scores.json").read_text())
+    assert {"ssim", "last/ssim", "petal_shape", "last/petal_shape"} <= scores.keys()
+    assert "last/validation/ssim" in read_metrics(run)[0]
+
+
+def test_the_generator_reads_captions_through_the_teachers_features(small, tmp_path):
+    _, run = small
+    model = load_model(run / "model")
+    assert model.text_encoder.embedding_dim == 128
+    read = model.read(["a red flower with a yellow center", "a blue flower"])
+    assert read.shape == (2, model.generator.whitened_dim)
+    assert np.abs(read[0] - read[1]).max() > 0.1
+
+
+def test_evaluate_probes_what_a_model_reads(small, tmp_path):
+    _, run = small
+    cache = Path(read_experiment(run / "config.yaml").dataset.cache)
+    (reference,) = cache.glob("synthetic_flowers-*")
+    output = tmp_path / "probe.json"
+    options = ["--text-encoder", run / "model", "--reference", reference, "--output", output]
+    assert evaluate.main([str(option) for option in options]) == 0
+    found = json.loads(output.read_text())
+    assert (found["images"], found["classes"]) == (600, 40)
+    assert found["probe_petal_color"] > 0.8  # of eight
+    assert set(found) > {"probe_center_color", "probe_background", "probe_petal_count"}
 
 
 def test_generate_draws_captions_in_order(small, tmp_path):

@@ -93,9 +93,10 @@ def test_what_cannot_be_trained_is_one_clear_error(config, tmp_path):
         return str(error.value)
 
     assert "text.weights: found pretrained" in refused("--text.weights", "pretrained")
-    assert "text.encoder: found gpt, expected char_cnn_rnn, sentence:MODEL or clip:MODEL" in (
+    assert "text.encoder: found gpt, expected char_cnn_rnn, words, sentence:MODEL" in (
         refused("--text.encoder", "gpt")
     )
+    assert "words, which is counted and not trained" in refused("--text.encoder", "words")
     assert "no folder" in refused("--text.encoder", "sentence:/nowhere")
     assert "training.workers: found 2" in refused("--training.workers", "2")
     assert "no_such_net" in refused("--text.features", "no_such_net")
