@@ -1,6 +1,7 @@
 """The 320 species of the embedded data set: their palette, their attributes and their split."""
 
 from dataclasses import dataclass
+from itertools import product
 
 RGB = tuple[int, int, int]
 
@@ -47,43 +48,45 @@ class Species:
     size: str
 
 
-PAIRS = 8  # of centre colour and background, for each petal colour
+_TESTED = 5  # species of each petal colour, one of each petal count
 
 
-def _species(petal: int, pair: int, count: int) -> Species:
-    """The species of the places of its petal colour, of its pair and of its petal count.
+def _species_of(petal: int) -> tuple[list[Species], list[Species]]:
+    """The training and the test species of a petal colour.
 
-    Whole numbers spread all attributes evenly and apart from each other: over the eight pairs of a
-    petal colour and count each shape comes with each size once.
+    Together they have every petal count with every shape and size once. Centre and background go
+    round apart from these, so that no attribute tells another.
     """
-    petal_color = list(PETAL_COLORS)[petal]
-    centers = [color for color in CENTER_COLORS if color != petal_color]
-    return Species(
-        petal_color=petal_color,
-        center_color=centers[(pair + petal) % len(centers)],
-        background=list(BACKGROUNDS)[(2 * pair + petal + pair // 5) % len(BACKGROUNDS)],
-        petal_count=PETAL_COUNTS[count],
-        petal_shape=PETAL_SHAPES[(pair + petal + count) % len(PETAL_SHAPES)],
-        size=SIZES[(pair // 4 + petal + count) % len(SIZES)],
+    color = list(PETAL_COLORS)[petal]
+    centers = [center for center in CENTER_COLORS if center != color]
+    backgrounds = list(BACKGROUNDS)
+    built = list(product(PETAL_COUNTS, PETAL_SHAPES, SIZES))
+    pairs = list(product(centers, backgrounds))
+    tested_built = [built[8 * count + (3 * count + petal) % 8] for count in range(_TESTED)]
+    tested_pairs = [
+        (centers[(place + petal) % len(centers)], backgrounds[(2 * place + petal) % 5])
+        for place in range(_TESTED)
+    ]
+    kept_built = [one for one in built if one not in tested_built]
+    kept_pairs = [pair for pair in pairs if pair not in tested_pairs]
+    around = [kept_pairs[(7 * place + petal) % len(kept_pairs)] for place in range(len(kept_built))]
+    return (
+        [Species(color, *pair, *one) for pair, one in zip(around, kept_built, strict=True)],
+        [Species(color, *pair, *one) for pair, one in zip(tested_pairs, tested_built, strict=True)],
     )
 
 
-# Eight petal colours, eight pairs of centre colour and background each, and every petal count of
-# each of them: species differ by count, shape and size as often as by colours.
-SPECIES: dict[int, Species] = {
-    (petal * PAIRS + pair) * len(PETAL_COUNTS) + count + 1: _species(petal, pair, count)
-    for petal in range(len(PETAL_COLORS))
-    for pair in range(PAIRS)
-    for count in range(len(PETAL_COUNTS))
-}
-# One pair of each petal colour, in all its counts: every two colours of a test species (petals,
-# centre, background) are seen together in training, the three never. Every colour is among them.
-_TEST_PAIRS = (0, 0, 0, 0, 0, 5, 5, 6)
+# Forty species of each petal colour. The last five are test species: their single attributes and
+# every two of their colours are seen together in training, their triple of petal colour, centre
+# colour and background never.
+_BY_PETAL_COLOR = [_species_of(petal) for petal in range(len(PETAL_COLORS))]
+SPECIES: dict[int, Species] = dict(
+    enumerate((one for train, test in _BY_PETAL_COLOR for one in (*train, *test)), start=1)
+)
 TEST_CLASSES: tuple[int, ...] = tuple(
     number
-    for number in SPECIES
-    if _TEST_PAIRS[(number - 1) // len(PETAL_COUNTS) // PAIRS]
-    == (number - 1) // len(PETAL_COUNTS) % PAIRS
+    for number, species in SPECIES.items()
+    if any(species in test for _, test in _BY_PETAL_COLOR)
 )
 TRAIN_CLASSES: tuple[int, ...] = tuple(sorted(SPECIES.keys() - set(TEST_CLASSES)))
 
