@@ -18,12 +18,11 @@ from sdn_ray.models.image_features import TEACHER, ImageFeatures
 from sdn_ray.preparation.images import cache_folder
 from sdn_ray.text.cache import encode_cached
 from sdn_ray.text.encoders import CHAR_CNN_RNN, WORDS
+from sdn_ray.text.scores import CaptionedFeatures, TextScores
 from sdn_ray.text.sentence import open_sentence_encoder
 from sdn_ray.text.training import (
     BATCH_CLASSES,
-    CaptionedFeatures,
     SentenceTower,
-    TextScores,
     TextTower,
     TextTraining,
     new_char_tower,

@@ -27,7 +27,7 @@ from sdn_ray.runs.tracking import Recorder
 from sdn_ray.scoring.captions import reference_rows
 from sdn_ray.text.encoders import read_text_encoder
 from sdn_ray.text.image_encoder import IMAGE_ENCODER_FILE, load_image_encoder
-from sdn_ray.text.training import CaptionedFeatures, text_scores
+from sdn_ray.text.scores import CaptionedFeatures, text_scores
 
 _PROBED = 3  # captions of an image that the probe looks at
 

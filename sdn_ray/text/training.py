@@ -13,19 +13,10 @@ from torch import Tensor, nn
 from sdn_ray.errors import UserError
 from sdn_ray.text.char_cnn_rnn import CharCnnRnn, Variant, characters
 from sdn_ray.text.image_encoder import ImageEncoder, Standardiser
-from sdn_ray.text.scores import average_precision_at_50, zero_shot_accuracy
+from sdn_ray.text.scores import CaptionedFeatures, TextScores, text_scores
 from sdn_ray.text.sentence import SentenceEncoder
 
 BATCH_CLASSES = 40  # classes in a step, at most
-_PROTOTYPE_CAPTIONS = 100  # a class prototype is the mean of at most so many captions
-
-
-@dataclass(frozen=True)
-class TextScores:
-    """How well captions tell the images of classes apart that were not trained on."""
-
-    zero_shot_accuracy: float
-    ap_at_50: float
 
 
 @dataclass(frozen=True)
@@ -36,15 +27,6 @@ class TextEpoch:
     epochs: int
     loss: float  # mean over the epoch's steps
     validation: TextScores | None  # over held-out classes; None without any
-
-
-@dataclass(frozen=True)
-class CaptionedFeatures:
-    """Images known by their features, class and captions."""
-
-    captions: Sequence[Sequence[str]]  # of each image, at least one
-    class_ids: np.ndarray  # (images,)
-    features: np.ndarray  # (images, width) float32
 
 
 def joint_embedding_loss(image: Tensor, text: Tensor) -> Tensor:
@@ -191,14 +173,18 @@ class TextTraining:
         project = _image_projection(standardise.dim, embedding_dim, first)
         self.image_encoder = ImageEncoder(standardise, project)
         self.image_encoder.project.to(device)
-        features = self.image_encoder.standardise(data.features)
-        self._features = torch.from_numpy(features).to(device)
+        self._data = data
+        self._take_features()
         distinct, self._caption_rows = _distinct_captions(data.captions)
         self._inputs = tower.inputs(distinct).to(device)
         trained = [*tower.module.parameters(), *self.image_encoder.project.parameters()]
         self._optimizer = torch.optim.RMSprop(trained, learning_rate)
         self._schedule = torch.optim.lr_scheduler.ExponentialLR(self._optimizer, decay)
         self._draws = np.random.default_rng(seed)
+
+    def _take_features(self) -> None:
+        features = self.image_encoder.standardise(self._data.features)
+        self._features = torch.from_numpy(features).to(self._device)
 
     def run_epoch(self) -> float:
         """Train for one epoch; the mean loss of its steps.
@@ -240,7 +226,7 @@ class TextTraining:
 
     def state_dict(self) -> dict[str, Any]:
         """All that the next epoch depends on."""
-        return {
+        state = {
             "epoch": self.epoch,
             "text": self.tower.module.state_dict(),
             "image": self.image_encoder.project.state_dict(),
@@ -248,6 +234,9 @@ class TextTraining:
             "schedule": self._schedule.state_dict(),
             "draws": json.dumps(self._draws.bit_generator.state),
         }
+        # Components depend, in their last bits, on the number of threads that found them.
+        components = self.image_encoder.standardise.components
+        return state | ({} if components is None else {"components": torch.from_numpy(components)})
 
     def load_weights(self, state: dict[str, Any]) -> None:
         """Take the weights of both sides from a `state_dict`, and nothing else."""
@@ -258,6 +247,9 @@ class TextTraining:
         """Go on from where `state_dict` was taken."""
         self.epoch = state["epoch"]
         self.load_weights(state)
+        if "components" in state:
+            self.image_encoder.standardise.components = state["components"].numpy()
+            self._take_features()
         self._optimizer.load_state_dict(state["optimizer"])
         self._schedule.load_state_dict(state["schedule"])
         self._draws.bit_generator.state = json.loads(state["draws"])
@@ -371,30 +363,3 @@ def _draw_batch(
     images = [int(draws.choice(classes[index])) for index in drawn]
     texts = [int(draws.choice(caption_rows[image])) for image in images]
     return images, texts
-
-
-def text_scores(
-    encode: Callable[[list[str]], np.ndarray],
-    image_encoder: Callable[[np.ndarray], np.ndarray],
-    held_out: CaptionedFeatures,
-) -> TextScores:
-    """Zero-shot accuracy and AP@50 on classes, each known by at most 100 of its captions.
-
-    Args:
-        encode: captions to embeddings.
-        image_encoder: image features to the same space.
-        held_out: images of classes that neither was trained on.
-    """
-    texts, text_classes = [], []
-    for class_id in np.unique(held_out.class_ids):
-        images = np.flatnonzero(held_out.class_ids == class_id).tolist()
-        own = list(dict.fromkeys(text for image in images for text in held_out.captions[image]))
-        # Evenly spread over the class's images, the same ones every time.
-        chosen = own[:: -(-len(own) // _PROTOTYPE_CAPTIONS)]
-        texts += chosen
-        text_classes += [class_id] * len(chosen)
-    known = (encode(texts), np.array(text_classes))
-    pictured = (image_encoder(held_out.features), held_out.class_ids)
-    return TextScores(
-        zero_shot_accuracy(*known, *pictured), average_precision_at_50(*known, *pictured)
-    )

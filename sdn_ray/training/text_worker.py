@@ -31,13 +31,8 @@ from sdn_ray.runs.folder import (
 from sdn_ray.runs.tracking import Recorder
 from sdn_ray.text.encoders import ENCODER_FILE
 from sdn_ray.text.image_encoder import FeatureSource
-from sdn_ray.text.training import (
-    CaptionedFeatures,
-    TextEpoch,
-    TextScores,
-    TextTraining,
-    train_epochs,
-)
+from sdn_ray.text.scores import CaptionedFeatures, TextScores
+from sdn_ray.text.training import TextEpoch, TextTraining, train_epochs
 from sdn_ray.training.job import WorkerContext
 from sdn_ray.training.records import CURVES, record_end
 

@@ -133,17 +133,17 @@ def test_table_3_is_a_grid_that_is_scored_on_the_test_classes(config, joined, tm
 
 def test_a_trial_of_two_workers_with_an_encoder_of_its_own(config, joined, small_cache, tmp_path):
     """Ray Train runs inside the trial; text options vary, so it prepares what it needs."""
-    (tmp_path / "space.yaml").write_text("text.epochs: {grid: [2]}\n")
+    (tmp_path / "space.yaml").write_text("text.embedding_dim: {grid: [64]}\n")
     study = tmp_path / "study"
     options = ["--config", config, "--training.workers", 2, "--distillation.stage_two.epochs", 1]
-    before = {file_hash(path) for path in small_cache.glob("text-*.safetensors")}
+    before = {file_hash(path) for path in small_cache.glob("text-*.json")}
     run(*options, "--space", tmp_path / "space.yaml", "--output", study)
     [found] = trials(study)
     assert found.state == TrialState.COMPLETE
     assert sorted(found.intermediate_values) == [1]  # stage one is not reported to the pruner
     trial = study / "trials" / "0000"
     assert [record["epoch"] for record in read_metrics(trial)] == [1, 2]
-    assert file_hash(trial / "model" / "text_encoder.safetensors") not in before
+    assert file_hash(trial / "model" / "words.json") not in before
 
 
 def test_what_cannot_be_searched_is_one_clear_error(config, joined, tmp_path):

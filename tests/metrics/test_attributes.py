@@ -49,7 +49,7 @@ def test_reads_drawn_images_of_the_test_species(drawn):
     ]
     scores = agreement(measure_attributes(of_test.reshape(-1, 64, 64, 3)), shown)
     assert scores["petal_color"] >= 0.98
-    assert scores["petal_count"] >= 0.97
+    assert scores["petal_count"] >= 0.95
 
 
 @pytest.mark.parametrize("image_size", [32, 96])

@@ -5,9 +5,8 @@ import pytest
 import torch
 
 from sdn_ray.errors import UserError
-from sdn_ray.text.scores import zero_shot_accuracy
+from sdn_ray.text.scores import CaptionedFeatures, zero_shot_accuracy
 from sdn_ray.text.training import (
-    CaptionedFeatures,
     SentenceTower,
     TextTraining,
     joint_embedding_loss,

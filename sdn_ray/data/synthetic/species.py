@@ -70,10 +70,14 @@ def _species_of(petal: int) -> tuple[list[Species], list[Species]]:
     kept_built = [one for one in built if one not in tested_built]
     kept_pairs = [pair for pair in pairs if pair not in tested_pairs]
     around = [kept_pairs[(7 * place + petal) % len(kept_pairs)] for place in range(len(kept_built))]
-    return (
-        [Species(color, *pair, *one) for pair, one in zip(around, kept_built, strict=True)],
-        [Species(color, *pair, *one) for pair, one in zip(tested_pairs, tested_built, strict=True)],
+    train, test = (
+        [
+            Species(color, center, background, count, shape, size)
+            for (center, background), (count, shape, size) in zip(colors, others, strict=True)
+        ]
+        for colors, others in ((around, kept_built), (tested_pairs, tested_built))
     )
+    return train, test
 
 
 # Forty species of each petal colour. The last five are test species: their single attributes and
