@@ -64,7 +64,7 @@ def test_presets_spaces_and_types_travel_in_the_wheel(installed):
 
 def test_commands_find_their_presets_from_any_folder(installed, tmp_path):
     # The quickstart's plan has three pools: only whoever has read it can refuse 12 pixels.
-    small = ("--dataset.image_size", "12")
+    small = ("--dataset.image_size", "12", "--text.encoder", "char_cnn_rnn")
     where, shown, *refused = run(
         installed,
         tmp_path,
