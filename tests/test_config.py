@@ -22,6 +22,7 @@ from sdn_ray.runs.experiment import (
     experiment_parser,
     parse,
     read_experiment,
+    read_kept_experiment,
     to_yaml,
     with_absolute_paths,
 )
@@ -215,3 +216,12 @@ def test_embeddings_are_read_once_for_a_grid_of_trials(tmp_path, monkeypatch):
     for seed in range(3):
         check_experiment(ExperimentConfig(teacher=FIT, text=text, seed=seed))
     assert reads == [str(tmp_path / "a.npz")]
+
+
+def test_a_folder_of_an_earlier_version_has_no_whitening(tmp_path):
+    whole = to_yaml(ExperimentConfig())
+    (tmp_path / "new.yaml").write_text(whole)
+    (tmp_path / "old.yaml").write_text(whole.replace("  whiten: true\n", ""))
+    assert read_kept_experiment(tmp_path / "new.yaml") == ExperimentConfig()
+    old = read_kept_experiment(tmp_path / "old.yaml")
+    assert old == replace(ExperimentConfig(), text=TextConfig(whiten=False))

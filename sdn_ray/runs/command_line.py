@@ -17,7 +17,7 @@ from sdn_ray.runs.experiment import (
     experiment_from,
     experiment_parser,
     parse,
-    read_experiment,
+    read_kept_experiment,
     with_absolute_paths,
 )
 from sdn_ray.runs.storage import RunStorage, stored_run
@@ -160,7 +160,7 @@ def read_run_arguments(
         run, known = Path(absolute(options.resume, "--resume")), True
     if not (run / "config.yaml").exists():
         raise UserError(f"--resume: {run} has no config.yaml; expected the folder of a run")
-    return read_experiment(run / "config.yaml"), run, known
+    return read_kept_experiment(run / "config.yaml"), run, known
 
 
 def _fetched(uri: str, output: str | None) -> Path:

@@ -137,6 +137,23 @@ def read_experiment(path: Path) -> ExperimentConfig:
         raise UserError(f"{path}: {one_line(error)}") from error
 
 
+def read_kept_experiment(path: Path) -> ExperimentConfig:
+    """The complete experiment of a run's or a study's folder.
+
+    Folders of earlier versions say nothing of `text.whiten`, which there was not: it is off.
+
+    Raises:
+        UserError: naming the file and what is wrong in it.
+    """
+    config = read_experiment(path)
+    sections = {key.value: section for key, section in read_yaml(path, _CONFIG).value}
+    text = sections.get("text")
+    said = {key.value for key, _ in text.value} if isinstance(text, yaml.MappingNode) else set()
+    if "whiten" in said:
+        return config
+    return replace(config, text=replace(config.text, whiten=False))
+
+
 def to_yaml(config: ExperimentConfig) -> str:
     """The complete configuration as YAML that `read_experiment` and --config read."""
     return yaml.safe_dump(asdict(config), sort_keys=False)

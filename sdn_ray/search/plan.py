@@ -14,7 +14,7 @@ from sdn_ray.files import read_json, write_text
 from sdn_ray.metrics.classifier_score import score_name
 from sdn_ray.metrics.evaluation import PERCEPTUAL
 from sdn_ray.preparation.images import dataset_split
-from sdn_ray.runs.experiment import read_experiment, to_yaml
+from sdn_ray.runs.experiment import read_kept_experiment, to_yaml
 from sdn_ray.search.space import SCHEME, SearchSpace, read_search_space
 from sdn_ray.training.checks import check_experiment
 
@@ -139,7 +139,7 @@ def read_plan(folder: Path) -> StudyPlan:
         raise UserError(f"--resume: {folder} has no config.yaml; expected the folder of a study")
     return StudyPlan(
         folder,
-        read_experiment(folder / "config.yaml"),
+        read_kept_experiment(folder / "config.yaml"),
         read_search_space(folder / "space.yaml"),
         _read_settings(folder / "study.json"),
     )

@@ -12,7 +12,7 @@ from rich.table import Column, Table
 
 from sdn_ray.errors import UserError
 from sdn_ray.files import replacing, write_text
-from sdn_ray.runs.experiment import read_experiment, to_yaml
+from sdn_ray.runs.experiment import read_kept_experiment, to_yaml
 from sdn_ray.runs.folder import TrackedRun, epochs_done, noted_run
 from sdn_ray.runs.terminal import Display
 from sdn_ray.runs.tracking import Recorder, look_lines
@@ -59,7 +59,7 @@ def _made_up_for(
     shared: StudyJob, trial: FrozenTrial, run: Path, warn: Callable[[str], None]
 ) -> TrackedRun | None:
     """The MLflow run of a trial that began while MLflow was away, with all its epochs."""
-    config = read_experiment(run / "config.yaml")
+    config = read_kept_experiment(run / "config.yaml")
     tracked = begin_trial_run(shared, trial.number, trial.params, config, warn)
     if tracked:
         record_all(run, Recorder(tracked, warn), shared.plan.objective.name)

@@ -129,8 +129,11 @@ class TextWorker:
         config, job = self.job.config, self.job
         return {
             "seed": config.seed,
+            # Runs of earlier versions, which had no such option, say nothing of it.
             "text": {
-                k: v for k, v in asdict(config.text).items() if k not in ("epochs", "patience")
+                k: v
+                for k, v in asdict(config.text).items()
+                if k not in ("epochs", "patience") and (k, v) != ("whiten", False)
             },
             "prepared images": job.images.key,
             "training classes": list(job.split.train),
