@@ -65,7 +65,8 @@ class Standardiser:
         Unwhitened, a few large components (colours) drown the rest (counts, shapes).
         """
         plain = cls.of(features)
-        standard = torch.from_numpy(plain(features))
+        # In double precision, and rounded: threads that add up in another order change nothing.
+        standard = torch.from_numpy(plain(features)).double()
         kept = min(_MOST_COMPONENTS, len(standard) - 1, standard.shape[1])
         with torch.random.fork_rng(devices=()):
             torch.manual_seed(0)  # the solver begins with random directions
@@ -73,7 +74,7 @@ class Standardiser:
         deviations = sizes / len(standard) ** 0.5
         # What hardly varies is rounding and noise.
         components = directions / deviations.clamp(min=_FLOOR * float(deviations[0]))
-        return cls(plain.mean, plain.scale, components.numpy())
+        return cls(plain.mean, plain.scale, components.float().numpy())
 
     @property
     def dim(self) -> int:
