@@ -1,6 +1,8 @@
 """The images' side of a trained text encoder: from fixed features to the captions' space."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, NotRequired
 
@@ -9,6 +11,7 @@ import torch
 from pydantic import ConfigDict, Field, with_config
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from threadpoolctl import threadpool_limits
 from torch import nn
 from typing_extensions import TypedDict
 
@@ -32,6 +35,21 @@ class FeatureSource(TypedDict):
     plan: str | None
     image_size: Annotated[int, Field(gt=0, le=_LARGEST_IMAGE)]
     layout: NotRequired[bool]  # encoders of earlier versions were trained without
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Linear algebra on one thread: several add up in an order that depends on their number.
+
+    What is found so is the same, bit for bit, in every process of a machine.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with threadpool_limits(1):  # NumPy's own
+            yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class Standardiser:
@@ -65,16 +83,15 @@ class Standardiser:
         Unwhitened, a few large components (colours) drown the rest (counts, shapes).
         """
         plain = cls.of(features)
-        # In double precision, and rounded: threads that add up in another order change nothing.
-        standard = torch.from_numpy(plain(features)).double()
+        standard = torch.from_numpy(plain(features))
         kept = min(_MOST_COMPONENTS, len(standard) - 1, standard.shape[1])
-        with torch.random.fork_rng(devices=()):
+        with one_thread(), torch.random.fork_rng(devices=()):
             torch.manual_seed(0)  # the solver begins with random directions
             _, sizes, directions = torch.pca_lowrank(standard, q=kept, center=False, niter=3)
         deviations = sizes / len(standard) ** 0.5
         # What hardly varies is rounding and noise.
         components = directions / deviations.clamp(min=_FLOOR * float(deviations[0]))
-        return cls(plain.mean, plain.scale, components.float().numpy())
+        return cls(plain.mean, plain.scale, components.numpy())
 
     @property
     def dim(self) -> int:
@@ -84,7 +101,10 @@ class Standardiser:
     def __call__(self, features: np.ndarray) -> np.ndarray:
         """(images, width) → (images, dim) float32."""
         standard = ((features - self.mean) * self.scale).astype(np.float32)
-        return standard if self.components is None else standard @ self.components
+        if self.components is None:
+            return standard
+        with one_thread():
+            return standard @ self.components
 
 
 class ImageEncoder:

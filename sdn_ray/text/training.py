@@ -234,7 +234,7 @@ class TextTraining:
             "schedule": self._schedule.state_dict(),
             "draws": json.dumps(self._draws.bit_generator.state),
         }
-        # Components depend, in their last bits, on the number of threads that found them.
+        # Another machine may find components of another sign.
         components = self.image_encoder.standardise.components
         return state | ({} if components is None else {"components": torch.from_numpy(components)})
 

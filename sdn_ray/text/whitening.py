@@ -18,7 +18,7 @@ from safetensors.numpy import load_file, save_file
 
 from sdn_ray.errors import UserError
 from sdn_ray.files import replacing
-from sdn_ray.text.image_encoder import Standardiser
+from sdn_ray.text.image_encoder import Standardiser, one_thread
 
 MOST_DIRECTIONS = 64
 RIDGE = 0.1  # of the mean variance of an embedding's dimension
@@ -70,6 +70,13 @@ def canonical_whitening(
         caption_rows: the captions of each of n images, rows of ``embeddings``.
         features: (n, width) float32 of the images; they are whitened first.
     """
+    with one_thread():
+        return _canonical_whitening(embeddings, caption_rows, features)
+
+
+def _canonical_whitening(
+    embeddings: np.ndarray, caption_rows: Sequence[Sequence[int]], features: np.ndarray
+) -> CaptionWhitening:
     images = Standardiser.whitening(features)(features).astype(np.float64)
     pairs = [(row, image) for image, rows in enumerate(caption_rows) for row in rows]
     used, inverse, uses = np.unique(

@@ -20,7 +20,7 @@ CONFIG = """
 dataset:
   {{name: oxford_flowers, root: {root}, image_size: 64, validation_classes: 2, cache: {cache}}}
 teacher: {{weights: {teacher}}}
-text: {{variant: short, whiten: false, embedding_dim: 32, epochs: 6}}
+text: {{variant: short, embedding_dim: 32, epochs: 6}}
 training: {{cpus_per_worker: 1}}
 tracking: {{uri: "sqlite:///{folder}/mlflow.db"}}
 """

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from threadpoolctl import threadpool_limits
 from torch import nn
 
 from sdn_ray.errors import UserError
@@ -12,6 +13,7 @@ from sdn_ray.text.image_encoder import (
     Standardiser,
     load_image_encoder,
 )
+from sdn_ray.text.whitening import canonical_whitening
 
 FEATURES = np.array([[1, 5, 2], [3, 5, 6]], dtype=np.float32)
 WRITTEN = {
@@ -61,6 +63,29 @@ def test_whitened_features_have_unit_variance_and_no_correlation(tmp_path):
     again, _ = load_image_encoder(tmp_path)
     assert (again.dim, again.standardise.dim) == (3, whiten.dim)
     np.testing.assert_array_equal(again(features), side(features))
+
+
+@pytest.fixture
+def threads():
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+def test_whitening_is_the_same_on_any_number_of_threads(threads):
+    features = np.random.default_rng(0).normal(size=(1500, 700)).astype(np.float32)
+    captions = np.random.default_rng(1).normal(size=(1500, 300)).astype(np.float32)
+    rows = [[i] for i in range(1500)]
+    found = []
+    for count in (1, 2):
+        threads(count)
+        with threadpool_limits(count):
+            whiten = Standardiser.whitening(features)
+            read = canonical_whitening(captions, rows, features)
+            found.append((whiten.components, whiten(features), read.mean, read.matrix))
+        assert torch.get_num_threads() == count
+    for one, two in zip(*found, strict=True):
+        np.testing.assert_array_equal(one, two)
 
 
 def test_a_damaged_or_missing_file_is_named(tmp_path):
