@@ -22,10 +22,10 @@ class ImageFeatures:
 
     Args:
         spec: `teacher`, or a classifier as `load_classifier` takes it.
-        layout: add the maps of the teacher's last two layers, see `pooled_features`.
         teacher: the teacher's weights, a file; of a classifier nothing.
         plan: the teacher's, where the file does not name it.
         device: where to compute.
+        layout: add the maps of the teacher's last two layers, see `pooled_features`.
     """
 
     def __init__(

@@ -1,6 +1,6 @@
 """Fixed features of many images, made once by Ray Data: what a text encoder is trained against."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -36,10 +36,48 @@ def feature_source(
     }
 
 
+def maker_hash(spec: str, teacher: Path | str | None) -> str | None:
+    """What `text.features` is known by: the teacher's file, or a classifier."""
+    return file_hash(str(teacher)) if spec == TEACHER else spec_hash(spec)
+
+
+def feature_maker(
+    config: ExperimentConfig,
+    images: PreparedImages,
+    split: ClassSplit,
+    teacher: Path,
+    terminal: Terminal,
+) -> Callable[[np.ndarray], np.ndarray]:
+    """In this process: rows of the prepared images to their features, (rows, width) float32.
+
+    Raises:
+        UserError: when the network cannot be had.
+    """
+    extract = _extractor(feature_source(config, teacher, split))
+
+    def features(members: np.ndarray) -> np.ndarray:
+        def shown(done: int, total: int) -> None:
+            terminal.progress("image features", done, total)
+
+        return extract(images.images()[members], shown)
+
+    return features
+
+
+def _extractor(source: FeatureSource) -> ImageFeatures:
+    return ImageFeatures(
+        source["features"],
+        source["teacher"],
+        source["plan"],
+        use_device(),
+        layout=source.get("layout", False),
+    )
+
+
 def prepare_features(images: PreparedImages, source: FeatureSource, terminal: Terminal) -> Path:
     """The file of a prepared data set's features, .npy (rows, width) float32, made or kept."""
     spec = source["features"]
-    maker = file_hash(str(source["teacher"])) if spec == TEACHER else spec_hash(spec)
+    maker = maker_hash(spec, source["teacher"])
     rows = len(images.dataset.rows)
     layout = ["layout"] if source.get("layout") else []
     key = fingerprint("features", images.key, rows, spec, maker, source["plan"], *layout)
@@ -84,13 +122,7 @@ class FeatureActor(BatchActor):
     """
 
     def __init__(self, source: FeatureSource, array: str | None) -> None:
-        self._features = ImageFeatures(
-            source["features"],
-            source["teacher"],
-            source["plan"],
-            use_device(),
-            layout=source.get("layout", False),
-        )
+        self._features = _extractor(source)
         self._array = read_array(Path(array)) if array else None
         self._size = source["image_size"]
         self._features.check_image_size(self._size)

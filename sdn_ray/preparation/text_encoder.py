@@ -13,8 +13,8 @@ from sdn_ray.cluster.tasks import Runner
 from sdn_ray.config import ExperimentConfig
 from sdn_ray.data.prepared import PreparedImages
 from sdn_ray.data.splits import ClassSplit
-from sdn_ray.files import file_hash, fingerprint, spec_hash, spec_key
-from sdn_ray.models.image_features import TEACHER, ImageFeatures
+from sdn_ray.files import fingerprint, spec_key
+from sdn_ray.preparation.features import feature_maker, maker_hash
 from sdn_ray.preparation.images import cache_folder
 from sdn_ray.text.cache import encode_cached
 from sdn_ray.text.encoders import CHAR_CNN_RNN, WORDS
@@ -57,7 +57,7 @@ def fitted_encoder(
     settings = {name: value for name, value in asdict(text).items() if name not in unlike}
     if not text.whiten:  # as encoders of earlier versions, which are known by these names
         del settings["whiten"]
-    source = file_hash(teacher) if text.features == TEACHER else spec_hash(text.features)
+    source = maker_hash(text.features, teacher)
     own = text.encoder in (CHAR_CNN_RNN, WORDS)
     base = None if own else spec_key(text.encoder)
     captions = [row.captions for row in images.dataset.rows]
@@ -156,16 +156,7 @@ def _fit_text(
     terminal: Terminal,
 ) -> None:
     text, device = config.text, use_device()
-    extract = ImageFeatures(
-        text.features, str(teacher), config.teacher.plan, device, layout=text.whiten
-    )
-
-    def features(members: np.ndarray) -> np.ndarray:
-        def shown(done: int, total: int) -> None:
-            terminal.progress("image features", done, total)
-
-        return extract(images.images()[members], shown)
-
+    features = feature_maker(config, images, split, teacher, terminal)
     training = new_training(config, captioned_features(images, split.train, features), device)
     held_out = captioned_features(images, split.validation, features) if split.validation else None
     detail = ""

@@ -5,13 +5,12 @@ from pathlib import Path
 import numpy as np
 
 from sdn_ray.cluster.progress import Terminal
-from sdn_ray.cluster.resources import use_device
 from sdn_ray.cluster.tasks import Runner
 from sdn_ray.config import ExperimentConfig
 from sdn_ray.data.prepared import CaptionArrays, PreparedImages
 from sdn_ray.data.splits import ClassSplit
-from sdn_ray.files import file_hash, fingerprint, spec_hash
-from sdn_ray.models.image_features import TEACHER, ImageFeatures
+from sdn_ray.files import fingerprint
+from sdn_ray.preparation.features import feature_maker, maker_hash
 from sdn_ray.text.whitening import canonical_whitening
 
 _MOST_IMAGES = 10_000  # spread over the training classes
@@ -44,7 +43,7 @@ def prepare_whitening(
     text = config.text
     if not text.whiten:
         return None
-    source = file_hash(teacher) if text.features == TEACHER else spec_hash(text.features)
+    source = maker_hash(text.features, teacher)
     key = fingerprint("whitening", images.key, split.train, captions.folder.name, source)
     path = images.cache / f"whitening-{key}.safetensors"
     if not path.exists():
@@ -64,13 +63,7 @@ def _whiten(
     data = captions.encoded(images, split.train)
     chosen = np.linspace(0, len(data) - 1, min(len(data), _MOST_IMAGES)).round().astype(np.int64)
     members = data.indices[chosen]
-    extract = ImageFeatures(
-        config.text.features, str(teacher), config.teacher.plan, use_device(), layout=True
-    )
-    features = extract(
-        data.images[members],
-        lambda done, total: terminal.progress("image features", done, total),
-    )
+    features = feature_maker(config, images, split, teacher, terminal)(members)
     terminal.wait("whitening the captions' embeddings")
     rows = [data.caption_rows[member, : data.caption_counts[member]].tolist() for member in members]
     canonical_whitening(data.embeddings, rows, features).save(path)

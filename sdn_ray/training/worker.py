@@ -334,11 +334,11 @@ class Worker:
     def _export(self, run: Distillation) -> None:
         scores: dict[str, float] = {}
         if self.config.evaluation.score_test:
-            scores = self._score_test(run.result)
-            if run.average:
-                last = self._score_test(run.generator)
-                scores |= {f"last/{name}": value for name, value in last.items()}
             test = self.job.captions.encoded(self.job.images, self.job.split.test)
+            scores = self._score_test(run.result, test, baselines=True)
+            if run.average:
+                last = self._score_test(run.generator, test, baselines=False)
+                scores |= {f"last/{name}": value for name, value in last.items()}
             sheet = self.job.run / SAMPLES / TEST_SHEET
             self._sample_grid(sheet, run.result, spread(test, self._grid_size()))
         write_text(self.job.run / "scores.json", json.dumps(scores, indent=1))
@@ -353,16 +353,17 @@ class Worker:
             export_model(self.job.run / LAST_MODEL, run.generator, encoder, origin)
         export_model(self.job.run / MODEL, run.result, encoder, origin)
 
-    def _score_test(self, generator: Generator) -> dict[str, float]:
+    def _score_test(
+        self, generator: Generator, test: EncodedImages, *, baselines: bool
+    ) -> dict[str, float]:
         """Scores on the test classes."""
-        test = self.job.captions.encoded(self.job.images, self.job.split.test)
         return evaluate_generator(
             generator,
             test,
             classifier=self.classifier,
             splits=TEST_SPLITS,
             shown=self._shown(test),
-            attribute_baselines=True,
+            attribute_baselines=baselines,
             on_batch=lambda done, total: self.terminal.progress(
                 "scoring the test classes", done, total
             ),

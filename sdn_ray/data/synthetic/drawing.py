@@ -85,7 +85,7 @@ def flower_cover(species: Species, rng: np.random.Generator, image_size: int) ->
     side = image_size * SUPER_SAMPLING
     cover = Image.new("L", (side, side), 0)
     draw = ImageDraw.Draw(cover)
-    for part in [*petals.whole(), _disc()]:
+    for part in [*petals.whole, _disc()]:
         draw.polygon([SUPER_SAMPLING * value for value in place(part)], fill=255)
     return np.asarray(cover.reduce(SUPER_SAMPLING), np.float32) / 255
 
@@ -100,10 +100,7 @@ class _Petals:
         jitter = rng.uniform(-0.04, 0.04, count)
         self.angles = turn + 2 * np.pi * (np.arange(count) + jitter) / count
         self.lengths = rng.uniform(0.95, 1.03, count)
-
-    def whole(self) -> list[np.ndarray]:
-        """Each petal as (points, 2)."""
-        return [
+        self.whole = [  # each petal as (points, 2)
             _turned(self.outline * length, angle)
             for angle, length in zip(self.angles, self.lengths, strict=True)
         ]
@@ -115,7 +112,7 @@ class _Petals:
 
 def _annotated(image: Image.Image, petals: _Petals, place: Place) -> DrawnFlower:
     """The image with the places of the flower's parts."""
-    edges = np.array(place(np.concatenate(petals.whole()))).reshape(-1, 2)
+    edges = np.array(place(np.concatenate(petals.whole))).reshape(-1, 2)
     # The disc reaches further than the petals where there is none.
     disc = np.array(place(_disc())).reshape(-1, 2)
     everything = np.concatenate([edges, disc])
@@ -146,7 +143,7 @@ def _paint_flower(
     def on_canvas(points: np.ndarray) -> list[float]:
         return [SUPER_SAMPLING * value for value in place(points)]
 
-    for angle, whole in zip(petals.angles, petals.whole(), strict=True):
+    for angle, whole in zip(petals.angles, petals.whole, strict=True):
         tint = petal * rng.uniform(0.95, 1.03)
         covers.polygon(on_canvas(whole), fill=255)
         colors.polygon(on_canvas(whole), fill=_rgb(tint * 0.80))
