@@ -17,7 +17,10 @@ from sdn_ray.files import making_folder
 
 _CHECKPOINTS = "checkpoints"
 # What a run needs to go on, and what it has come to.
-_KEPT = ("*.yaml", "*.json", "*.jsonl", "*.png", "samples/*", f"{_CHECKPOINTS}/checkpoint-*.pt")
+_KEPT = (
+    "*.yaml", "*.json", "*.jsonl", "*.png", "samples/*", "model_last/**/*",
+    f"{_CHECKPOINTS}/checkpoint-*.pt",
+)  # fmt: skip
 _MODEL, _WHOLE = "model", "model-is-whole"  # the latter is written last
 _PARTIAL = ".partial"
 

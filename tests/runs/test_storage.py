@@ -44,6 +44,14 @@ FIRST = {
 }
 
 
+def test_the_last_weights_are_kept_beside_a_model_of_averaged_ones(uri, tmp_path):
+    last = {"model_last/config.json": "{}", "model_last/text_encoder/base/vocab.txt": "a"}
+    write(tmp_path / "run", FIRST | last)
+    RunStorage(uri, "one").push(tmp_path / "run")
+    assert RunStorage(uri, "one").pull(tmp_path / "other")
+    assert files(tmp_path / "other") == FIRST | last
+
+
 def test_what_is_pushed_comes_back_as_it_was(uri, tmp_path):
     run, other = tmp_path / "run", tmp_path / "other"
     write(run, FIRST | {".lock": "", "checkpoints/.checkpoint-half.pt": "no", "ray_train/x": "no"})
