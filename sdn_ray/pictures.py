@@ -227,7 +227,7 @@ def loss_curves(
             axes.plot(numbers, values, marker="o", markersize=3, linewidth=1, **several)
         _shade_stages(axes, stages, label=title == "training loss")
         if names is together:
-            axes.set_ylim(-0.03, 1.35)  # room for the legend
+            axes.set_ylim(-0.03, 1.05 + 0.17 * -(-len(names) // 2))  # room for the legend
             axes.legend(fontsize=7, ncols=2, loc="upper center")
         lower = title == "training loss" or title.endswith("_distance")
         axes.set_title(f"{title} ({'lower' if lower else 'higher'} is better)", fontsize=8)
