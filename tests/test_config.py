@@ -9,6 +9,7 @@ from sdn_ray.config import (
     DatasetConfig,
     DistillationConfig,
     ExperimentConfig,
+    FitConfig,
     GeneratorConfig,
     StageConfig,
     TeacherConfig,
@@ -134,6 +135,12 @@ def test_flowers64_has_twelve_epochs():
         (
             ExperimentConfig(teacher=FIT, dataset=DatasetConfig(image_size=66)),
             "dataset.image_size: found 66, expected a multiple of 4",
+        ),
+        (
+            ExperimentConfig(
+                teacher=replace(FIT, fit=FitConfig(grid=17)), dataset=DatasetConfig(image_size=64)
+            ),
+            "teacher.fit.grid: found 17, expected at most 16",
         ),
         (
             ExperimentConfig(teacher=FIT, training=TrainingConfig(batch_size=12, workers=5)),

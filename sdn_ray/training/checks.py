@@ -67,8 +67,7 @@ def check_experiment(config: ExperimentConfig) -> None:
     Raises:
         UserError: for the first that is found.
     """
-    plan = teacher_plan(config)
-    plan.check_image_size(config.dataset.image_size)
+    plan = _fitting_plan(config)
     if config.dataset.image_size < SMALLEST:
         raise UserError(
             f"dataset.image_size: found {config.dataset.image_size}, expected at least {SMALLEST}, "
@@ -101,6 +100,23 @@ def check_experiment(config: ExperimentConfig) -> None:
         if colon:
             _expect_file(file, "evaluation.classifier", "a weights file after NAME:")
         _load_classifier(classifier)
+
+
+def _fitting_plan(config: ExperimentConfig) -> Plan:
+    """The teacher's plan, which the images fit, as does the grid that it is fitted with.
+
+    Raises:
+        UserError: naming the option to change.
+    """
+    plan, size, grid = teacher_plan(config), config.dataset.image_size, config.teacher.fit.grid
+    plan.check_image_size(size)
+    side = size >> plan.pools
+    if config.teacher.weights == FIT and grid > side:
+        raise UserError(
+            f"teacher.fit.grid: found {grid}, expected at most {side}, the side of the last maps "
+            f"of teacher.plan {plan} at dataset.image_size {size}"
+        )
+    return plan
 
 
 def check_memory(config: ExperimentConfig, plan: Plan) -> None:
@@ -218,7 +234,7 @@ def check_text_training(config: ExperimentConfig) -> None:
             f"storage: found {config.storage}; train_text keeps its run folder alone, expected none"
         )
     if text.features == TEACHER:
-        teacher_plan(config).check_image_size(config.dataset.image_size)
+        _fitting_plan(config)
     if config.training.workers > 1:
         raise UserError(
             f"training.workers: found {config.training.workers}; the loss compares all captions "
