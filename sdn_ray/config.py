@@ -133,7 +133,8 @@ class FitConfig:
         batch_size: Images a step.
         learning_rate: Highest rate of the one-cycle schedule.
         grid: The classifier's last layer sees the means of so many by so many parts of each map: 1
-            is the mean over all of it, more tells classes apart that differ in layout.
+            is the mean over all of it, more (at most its pixels) tells classes apart that differ in
+            layout.
     """
 
     epochs: PositiveInt = 8

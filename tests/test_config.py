@@ -138,9 +138,9 @@ def test_flowers64_has_twelve_epochs():
         ),
         (
             ExperimentConfig(
-                teacher=replace(FIT, fit=FitConfig(grid=17)), dataset=DatasetConfig(image_size=64)
+                teacher=replace(FIT, fit=FitConfig(grid=65)), dataset=DatasetConfig(image_size=64)
             ),
-            "teacher.fit.grid: found 17, expected at most 16",
+            "teacher.fit.grid: found 65, expected at most dataset.image_size, which is 64",
         ),
         (
             ExperimentConfig(teacher=FIT, training=TrainingConfig(batch_size=12, workers=5)),

@@ -98,8 +98,9 @@ def fit_teacher(
     Raises:
         UserError: fewer than two classes, or fewer images than a batch.
     """
+    grid = min(settings.grid, images.shape[1] >> plan.pools)  # a part is no less than a pixel
     model = train_classifier(
-        lambda classes: _Classifier(plan, classes, settings.grid),
+        lambda classes: _Classifier(plan, classes, grid),
         images,
         class_ids,
         settings,

@@ -103,18 +103,16 @@ def check_experiment(config: ExperimentConfig) -> None:
 
 
 def _fitting_plan(config: ExperimentConfig) -> Plan:
-    """The teacher's plan, which the images fit, as does the grid that it is fitted with.
+    """The teacher's plan, which the images fit, and a grid that is no finer than they are.
 
     Raises:
         UserError: naming the option to change.
     """
     plan, size, grid = teacher_plan(config), config.dataset.image_size, config.teacher.fit.grid
     plan.check_image_size(size)
-    side = size >> plan.pools
-    if config.teacher.weights == FIT and grid > side:
+    if config.teacher.weights == FIT and grid > size:
         raise UserError(
-            f"teacher.fit.grid: found {grid}, expected at most {side}, the side of the last maps "
-            f"of teacher.plan {plan} at dataset.image_size {size}"
+            f"teacher.fit.grid: found {grid}, expected at most dataset.image_size, which is {size}"
         )
     return plan
 

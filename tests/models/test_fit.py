@@ -91,6 +91,19 @@ def test_a_grid_tells_apart_what_differs_in_layout():
     assert accuracy[1] < 0.8
 
 
+def test_a_grid_has_no_more_parts_than_the_maps_have_pixels():
+    """Images of 8 pixels and two pools: the last maps have 2."""
+    images, labels = coloured(size=8)
+    found = [
+        fit_teacher(
+            images, labels, Plan.parse("6,M,8,M"), FitSettings(1, 12, 0.02, grid=grid)
+        ).state_dict()
+        for grid in (2, 8)
+    ]
+    for name, value in found[0].items():
+        assert torch.equal(found[1][name], value), name
+
+
 def test_one_class_is_too_few():
     images, _ = coloured(4)
     with pytest.raises(UserError, match="found 1 training classes, expected at least 2"):
