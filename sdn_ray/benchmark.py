@@ -1,12 +1,14 @@
 """python -m sdn_ray.benchmark: images/s of sdn_ray.train beside a plain loop, in the same run."""
 
 from collections.abc import Sequence
+from typing import get_args
 
 from rich.table import Table
 
 from sdn_ray.cluster.resources import runs_on, start_ray, stop_ray, use_device, worker_resources
 from sdn_ray.config import ExperimentConfig
 from sdn_ray.errors import UserError
+from sdn_ray.methods.precision import Precision
 from sdn_ray.models.teacher import Teacher
 from sdn_ray.runs.command_line import run_command
 from sdn_ray.runs.experiment import experiment_from, experiment_parser, parse, with_absolute_paths
@@ -82,7 +84,7 @@ def _measure(
     for stage in config_stages(config):
         plain_fp32 = None
         flops = flops_per_image(config, teacher, stage)
-        for precision in ("fp32", "bf16"):
+        for precision in get_args(Precision):
             display.wait(f"measuring {stage.name} in {precision}")
             measured = measured_rates(config, teacher, stage, precision, resources, blocks)
             plain_fp32 = plain_fp32 or measured["plain"]

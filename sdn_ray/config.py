@@ -269,7 +269,8 @@ class TrainingConfig:
         workers: Data-parallel workers.
         device: Where to train; auto takes GPUs where the cluster has enough of them.
         cpus_per_worker: CPU cores that each worker reserves. Empty: all there are, shared equally.
-        precision: fp32 (on GPUs too, without TF32), or bf16 autocast.
+        precision: fp32 (on GPUs too, without TF32), bf16 autocast, or auto: bf16 where GPU or CPU
+            multiplies such numbers itself, else fp32; settled when a run begins.
         flips: Mirror half of the images of an epoch left to right.
         average_half_life: Keep an average of the weights in which a step counts half as much as one
             so many images later; it is exported and scored, the last weights beside it. Empty: no
@@ -286,7 +287,7 @@ class TrainingConfig:
     workers: PositiveInt = 1
     device: Literal["auto", "cpu", "gpu"] = "auto"
     cpus_per_worker: PositiveInt | None = None
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["fp32", "bf16", "auto"] = "fp32"
     flips: bool = True
     average_half_life: PositiveInt | None = None
     compile: bool = False

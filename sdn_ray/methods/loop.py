@@ -15,6 +15,7 @@ from sdn_ray.distillation.layer_weights import LayerWeights
 from sdn_ray.distillation.losses import LOSSES, term_names
 from sdn_ray.distillation.schemes import Stage
 from sdn_ray.methods.averaging import WeightAverage
+from sdn_ray.methods.precision import Precision
 from sdn_ray.models.generator import Generator
 from sdn_ray.models.pixels import normalise
 from sdn_ray.models.teacher import Teacher
@@ -33,7 +34,7 @@ class LoopOptions:
     """How the loop runs; none of it belongs to the mathematics but the precision."""
 
     seed: int = 0
-    precision: str = "fp32"  # or bf16: autocast of generator and teacher
+    precision: Precision = "fp32"  # bf16: autocast of generator and teacher
     log_steps: int = 20  # losses leave the device every so many steps
     checkpoint_steps: int | None = None  # None: at the end of every epoch
     average_decay: float | None = None  # of the averaged weights, a step; None keeps no average

@@ -14,6 +14,7 @@ from sdn_ray.config import ExperimentConfig
 from sdn_ray.data.prepared import PreparedImages
 from sdn_ray.data.splits import ClassSplit
 from sdn_ray.files import fingerprint, spec_key
+from sdn_ray.methods.precision import settled
 from sdn_ray.preparation.features import feature_maker, maker_hash
 from sdn_ray.preparation.images import cache_folder
 from sdn_ray.text.cache import encode_cached
@@ -99,7 +100,7 @@ def new_tower(config: ExperimentConfig, first: torch.Generator, device: str) -> 
 
 def amp(config: ExperimentConfig) -> bool:
     """Whether matrix products are in bfloat16."""
-    return config.training.precision == "bf16"
+    return settled(config.training.precision) == "bf16"
 
 
 def new_training(config: ExperimentConfig, data: CaptionedFeatures, device: str) -> TextTraining:

@@ -2,6 +2,7 @@
 
 from dataclasses import asdict, dataclass, replace
 
+from sdn_ray.cluster.precision import settle_precision
 from sdn_ray.cluster.progress import Terminal, Watcher
 from sdn_ray.cluster.resources import runs_on, start_ray, worker_resources
 from sdn_ray.cluster.tasks import ray_runner
@@ -69,6 +70,7 @@ def open_study_session(plan: StudyPlan, terminal: Terminal, *, resumed: bool) ->
     resources = worker_resources(
         config.training, trials=settings.concurrent, gpus_per_worker=settings.gpus_per_worker
     )
+    plan = replace(plan, config=settle_precision(config, resources, terminal))
     if not resumed:
         plan.write()
     return StudySession(plan, dataset, split, resources, _parent_run(plan, tracking))

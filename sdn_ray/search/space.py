@@ -31,6 +31,7 @@ _SHARED = {  # options that no trial has of its own, and why
     "training.cpus_per_worker": "what all trials reserve",
 }
 _FACTORS = "distillation.weight_factors."
+_PRECISION = "training.precision"
 _MOST_VALUES, _MOST_TRIALS = 200, 2000  # all of which are checked before the first one begins
 _RANGES = ("loguniform", "uniform", "int")
 _KINDS = (*_RANGES, "choice", "grid")
@@ -133,6 +134,12 @@ class SearchSpace:
             UserError: naming the line of the first parameter that the experiment cannot have.
         """
         first, _ = self.corners()
+        for parameter in self.parameters:
+            if parameter.name == _PRECISION and "auto" in parameter.values:
+                raise UserError(
+                    f"{self.path}, line {parameter.line}: {_PRECISION} cannot be auto, which is "
+                    "settled once for a whole study; expected fp32 and bf16"
+                )
         for parameter in self.parameters:
             for value in parameter.values:
                 try:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from sdn_ray.cluster.precision import settle_precision
 from sdn_ray.cluster.progress import Terminal
 from sdn_ray.cluster.resources import start_ray, worker_resources
 from sdn_ray.config import ExperimentConfig
@@ -68,6 +69,7 @@ def open_session(
         RunStorage(config.storage, folder.name).check(folder, new=not known)
     start_ray(terminal)
     resources = worker_resources(config.training)
+    config = settle_precision(config, resources, terminal)
     terminal.wait("beginning the MLflow run")
     tracked = begin_run(config, folder, tracking, tags)
     return Session(config, folder, dataset, split, resources, tracked)

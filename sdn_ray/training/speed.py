@@ -24,6 +24,7 @@ from sdn_ray.distillation.losses import LOSSES
 from sdn_ray.distillation.schemes import Stage
 from sdn_ray.errors import UserError
 from sdn_ray.methods.loop import Distillation, Hooks, LoopOptions, StepProgress, distill
+from sdn_ray.methods.precision import Precision
 from sdn_ray.models.generator import Generator
 from sdn_ray.models.pixels import normalise
 from sdn_ray.models.plan import Plan
@@ -84,7 +85,7 @@ def _distillation(
     config: ExperimentConfig,
     teacher: Teacher,
     stage: Stage,
-    precision: str,
+    precision: Precision,
     device: str,
     log_steps: int = 1,
 ) -> Distillation:
@@ -112,7 +113,7 @@ def measured_rates(
     config: ExperimentConfig,
     teacher: Teacher,
     stage: Stage,
-    precision: str,
+    precision: Precision,
     resources: dict[str, float],
     blocks: Blocks,
 ) -> dict[str, float]:
@@ -139,7 +140,7 @@ def _plain_blocks(
     config: ExperimentConfig,
     teacher: Teacher,
     stage: Stage,
-    precision: str,
+    precision: Precision,
     device: str,
     blocks: Blocks,
     *,
@@ -183,7 +184,7 @@ def _train_blocks(
     config: ExperimentConfig,
     teacher: Teacher,
     stage: Stage,
-    precision: str,
+    precision: Precision,
     resources: dict[str, float],
     blocks: Blocks,
 ) -> list[float]:

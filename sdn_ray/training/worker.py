@@ -32,6 +32,7 @@ from sdn_ray.methods.loop import (
     distill,
     stored_weights,
 )
+from sdn_ray.methods.precision import settled
 from sdn_ray.metrics.attributes import ATTRIBUTES, Shown
 from sdn_ray.metrics.evaluation import TEST_SPLITS, evaluate_generator, spread
 from sdn_ray.models.classifiers import Classifier, load_classifier
@@ -178,7 +179,7 @@ class Worker:
             weights,
             LoopOptions(
                 seed=config.seed,
-                precision=options.precision,
+                precision=settled(options.precision),
                 log_steps=options.log_steps,
                 checkpoint_steps=options.checkpoint_steps,
                 average_decay=average_decay(config),

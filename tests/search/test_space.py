@@ -127,6 +127,10 @@ def test_what_is_no_search_space(space, text, message):
         ("seed: {int: [0, 1]}\ndistillation.scheme: {choice: [sdn, gan]}", "line 2: .* be gan"),
         ("generator.batch_norm: {choice: [true, perhaps]}", "batch_norm cannot be perhaps"),
         ("distillation.weight_factors.conv1: {uniform: [-1, 1]}", "conv1 cannot be -1"),
+        (
+            "training.precision: {choice: [fp32, auto]}",
+            "line 1: training.precision cannot be auto, .*expected fp32 and bf16",
+        ),
     ],
 )
 def test_values_that_no_experiment_can_have_name_their_line(space, text, message):
