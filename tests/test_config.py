@@ -203,7 +203,7 @@ def test_relative_paths_are_refused_inside_a_job(monkeypatch):
         ),
         (lambda: TrainingConfig(batch_size=True), "batch_size: found True"),
         (lambda: TrainingConfig(cpus_per_worker=0), "a whole number above 0 or nothing"),
-        (lambda: TrainingConfig(precision="fp16"), "precision: found 'fp16', expected fp32, bf16, auto"),
+        (lambda: TrainingConfig(precision="fp16"), "found 'fp16', expected fp32, bf16, auto"),
         (lambda: StageConfig(learning_rate=0), "learning_rate: found 0, expected a number above 0"),
         (lambda: StageConfig(decay_fraction=2), "expected a number from 0 to 1"),
         (lambda: DistillationConfig(weight_factors={"a": -1}), "a number of at least 0 for each"),
