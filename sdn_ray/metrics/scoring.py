@@ -23,6 +23,7 @@ from sdn_ray.metrics.color_agreement import (
 from sdn_ray.metrics.feature_distances import FeatureMoments, frechet_distance, kernel_distance
 from sdn_ray.metrics.fsim import fsim_values
 from sdn_ray.metrics.ssim import ssim
+from sdn_ray.metrics.variety import Picture, is_compared, ssim_between_captions
 from sdn_ray.models.classifiers import Classifier
 
 KID_SUBSET = 1000  # images of each subset, where both sets have as many
@@ -59,6 +60,7 @@ class BatchScores:
     ssim: np.ndarray  # (pairs,)
     fsim: np.ndarray  # (pairs,)
     colors: list[tuple[str, str, str]]  # that a caption names, of the image, and of the real one
+    pictures: list[Picture]  # that are compared with those of other batches
     size: tuple[int, int]  # height and width of the first image
 
 
@@ -85,7 +87,7 @@ class BatchScorer:
         colors: ColorClassifier | None = None,
     ) -> None:
         self._classifier = classifier
-        self._colors = colors
+        self._colors, self._images = colors, images
         if classifier is not None:
             self._score = ClassifierScore(classifier.classes, images, splits, seed)
 
@@ -110,6 +112,11 @@ class BatchScorer:
             ssim=np.array([ssim(a, b) for a, b in pairs]),
             fsim=_fsim_of_pairs(pairs),
             colors=self._colors_of(images, real),
+            pictures=[
+                Picture(pair.caption, images[pair.place], pair.image)
+                for pair in real
+                if is_compared(indices[pair.place], len(pair.indices), self._images)
+            ],
             size=images[0].shape[:2],
         )
 
@@ -195,6 +202,7 @@ class SetScores(AbstractContextManager["SetScores"]):
         self._sides = {name: _Side(Path(self._folder.name) / name) for name in ("images", "real")}
         self._pairs: list[np.ndarray] = []  # (pairs, 3): index, SSIM, FSIM
         self._colors: Counter[tuple[str, str, str]] = Counter()
+        self._pictures: list[Picture] = []
         self.sizes: set[tuple[int, int]] = set()  # height and width of images
 
     def __exit__(self, *_: object) -> None:
@@ -204,6 +212,7 @@ class SetScores(AbstractContextManager["SetScores"]):
         """Add a scored batch; the order of batches is that of the features on disk."""
         self.sizes.add(batch.size)
         self._colors.update(batch.colors)
+        self._pictures += batch.pictures
         for name, found in (("images", batch.images), ("real", batch.real)):
             if found is not None:
                 self._sides[name].add(found, self.images, self.splits, self.seed)
@@ -231,6 +240,12 @@ class SetScores(AbstractContextManager["SetScores"]):
             shuffled_color_agreement(said, drawn),
             color_agreement(said, photographed),
         )
+
+    def variety(self) -> tuple[float, float] | None:
+        """SSIM between pictures of different captions: of the images, and of the real ones."""
+        drawn = ssim_between_captions([(one.caption, one.drawn) for one in self._pictures])
+        real = ssim_between_captions([(one.caption, one.real) for one in self._pictures])
+        return None if drawn is None or real is None else (drawn, real)
 
     def distances(self) -> Distances | None:
         """FID and KID; None without a classifier, or with fewer than two images on a side."""

@@ -75,6 +75,9 @@ def set_report(
             "color_agreement_of_shuffled_captions": colors.shuffled,
         }
         real_scores |= {"color_agreement": colors.real}
+    variety = found.variety()
+    if variety:
+        scores["ssim_between_captions"], real_scores["ssim_between_captions"] = variety
     if len(pairs):
         scores |= {"ssim": float(pairs[:, 1].mean()), "fsim": float(pairs[:, 2].mean())}
     return SetReport(

@@ -22,6 +22,7 @@ from sdn_ray.metrics.color_agreement import (
 )
 from sdn_ray.metrics.fsim import fsim
 from sdn_ray.metrics.ssim import ssim
+from sdn_ray.metrics.variety import ssim_between_captions
 from sdn_ray.models.classifiers import load_classifier
 from sdn_ray.models.export import load_model
 from sdn_ray.scoring import run as scoring_run
@@ -82,6 +83,10 @@ def test_a_folder_and_the_model_that_drew_it_score_the_same(
     pairs = list(zip(photographs, pixels[::3], strict=True))
     assert report["scores"]["ssim"] == pytest.approx(np.mean([ssim(*pair) for pair in pairs]))
     assert report["scores"]["fsim"] == pytest.approx(np.mean([fsim(*pair) for pair in pairs]))
+    for side, shown in (("scores", pixels[::3]), ("real_scores", photographs)):
+        captioned = [(row.captions[0], image) for row, image in zip(rows, shown, strict=True)]
+        expected = ssim_between_captions(captioned)
+        assert report[side]["ssim_between_captions"] == pytest.approx(expected)
     assert (report["images"], report["real_images"], report["kid_subset"]) == (60, 20, 20)
     assert report["classifier"] == "squeezenet1_1"
     assert "227x227" in report["pixels"]

@@ -101,6 +101,26 @@ def test_batches_and_their_order_change_nothing(pictures):
     np.testing.assert_allclose(other[3], first[3], atol=1e-6)
 
 
+def test_pictures_of_different_captions_are_compared_across_batches(pictures):
+    generated, real = pictures
+    scorer = BatchScorer(None, 24, 4, seed=3)
+    with SetScores(24, 4, seed=3) as found:
+        assert found.variety() is None
+        for start in (0, 12):
+            pairs = [
+                RealImage(real[i], 3 * i - start, np.arange(3), CAPTIONS[i])
+                for i in range(start // 3, start // 3 + 4)
+            ]
+            found.add(scorer(np.arange(start, start + 12), generated[start : start + 12], pairs))
+        drawn, photographed = found.variety()
+    unlike = [(i, j) for i in range(8) for j in range(i) if CAPTIONS[i] != CAPTIONS[j]]
+    assert len(unlike) == 13
+    assert drawn == pytest.approx(
+        np.mean([ssim(generated[3 * i], generated[3 * j]) for i, j in unlike])
+    )
+    assert photographed == pytest.approx(np.mean([ssim(real[i], real[j]) for i, j in unlike]))
+
+
 def test_images_of_several_sizes_are_classified_each_at_its_own(pictures):
     generated, _ = pictures
     mixed = [image[: 10 + 5 * (i % 2)] for i, image in enumerate(generated)]
