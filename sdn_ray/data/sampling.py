@@ -16,6 +16,7 @@ from sdn_ray.errors import UserError
 ORDER = 0x243F6A8885A308D3
 CAPTION = 0x13198A2E03707344
 FLIP = 0xA4093822299F31D0
+WRONG = 0x082EFA98EC4E6C89
 
 WORD = 0xFFFFFFFFFFFFFFFF
 
@@ -48,6 +49,40 @@ def draw_captions(
 def draw_flips(seed: int, epoch: int, image_indices: np.ndarray) -> np.ndarray:
     """Draw which images are flipped, one in two: bool, shape ``(batch,)`` as ``image_indices``."""
     return _hash(FLIP, seed, epoch, image_indices) >> np.uint64(63) == 1
+
+
+def draw_wrong_rows(
+    seed: int, epoch: int, image_indices: np.ndarray, classes: np.ndarray
+) -> np.ndarray:
+    """Draw for each image one of another class, uniformly over all images of all other classes.
+
+    This is the mismatched image of matching-aware discriminators (GAN-CLS, Reed et al., ICML 2016,
+    section 4.2). The authors' code draws two classes and an image in each; here each image comes up
+    once an epoch, and only its wrong image is drawn.
+
+    Args:
+        seed: of the run.
+        epoch: counted through all stages.
+        image_indices: the images, int64, shape ``(batch,)``.
+        classes: the class of every image that may be drawn, integers, shape ``(images,)``.
+
+    Returns:
+        The wrong images, 0 … images - 1, int64, shape ``(batch,)``.
+
+    Raises:
+        UserError: names ``dataset``, where there is but one class.
+    """
+    by_class = np.argsort(classes, kind="stable")
+    own = classes[image_indices]
+    start, stop = (np.searchsorted(classes, own, side, by_class) for side in ("left", "right"))
+    others = len(classes) - (stop - start)
+    if not others.all():
+        raise UserError("dataset: found training images of one class, expected at least two")
+    # An image of the others, as if the own class [start, stop) were cut out of the sorted images:
+    # nothing to reject, so one draw is enough.
+    high = _hash(WRONG, seed, epoch, image_indices) >> np.uint64(32)
+    place = (high * others.astype(np.uint64) >> np.uint64(32)).astype(np.int64)
+    return by_class[np.where(place < start, place, place + stop - start)].astype(np.int64)
 
 
 def worker_batches(

@@ -6,8 +6,10 @@ from sdn_ray.data.sampling import (
     CAPTION,
     FLIP,
     ORDER,
+    WRONG,
     draw_captions,
     draw_flips,
+    draw_wrong_rows,
     epoch_permutation,
     worker_batches,
 )
@@ -206,3 +208,84 @@ def test_fewer_images_than_one_batch():
         "training.batch_size: found 12, expected at most the number of training images, 11"
     )
     assert worker_batches(np.arange(12), 12, 0, 1).shape == (1, 12)
+
+
+# Seven images of three classes, not sorted: 4 has the images 1, 3 and 6, 7 has 0 and 4, 9 2 and 5.
+CLASSES = np.array([7, 4, 9, 4, 7, 9, 4])
+OTHERS = {4: [0, 4, 2, 5], 7: [1, 3, 6, 2, 5], 9: [1, 3, 6, 0, 4]}  # in the order of the classes
+
+
+@pytest.mark.parametrize("seed", [0, 7, -1, 2**64 - 1])
+@pytest.mark.parametrize("epoch", [0, 199])
+def test_wrong_rows_are_the_documented_hash(seed, epoch):
+    expected = []
+    for image, own in enumerate(CLASSES.tolist()):
+        others = OTHERS[own]
+        word = reference_hash(WRONG, seed, epoch, image)
+        expected.append(others[(word >> 32) * len(others) >> 32])
+    drawn = draw_wrong_rows(seed, epoch, np.arange(7), CLASSES)
+    assert drawn.dtype == np.int64
+    assert drawn.tolist() == expected
+
+
+def test_wrong_rows_are_those_of_every_earlier_version():
+    # Written down once: a change here changes every run that has a seed.
+    assert draw_wrong_rows(0, 0, np.arange(7), CLASSES).tolist() == [6, 4, 3, 0, 6, 3, 2]
+
+
+def test_every_purpose_has_a_stream_of_its_own():
+    assert len({ORDER, CAPTION, FLIP, WRONG}) == 4
+
+
+def test_wrong_rows_of_sorted_rows_leave_out_the_own_class():
+    """Class c at [a, b): the row is u if u < a, else u + (b − a), u uniform in [0, N − (b − a))."""
+    sizes = [3, 1, 5, 2]
+    classes = np.repeat(np.arange(4), sizes)
+    drawn = draw_wrong_rows(3, 1, np.arange(11), classes)
+    for image in range(11):
+        start = sum(sizes[: classes[image]])
+        count = sizes[classes[image]]
+        u = (reference_hash(WRONG, 3, 1, image) >> 32) * (11 - count) >> 32
+        assert drawn[image] == (u if u < start else u + count)
+
+
+def test_wrong_rows_are_uniform_over_the_images_of_other_classes():
+    images = np.arange(7)
+    epochs = np.stack([draw_wrong_rows(5, epoch, images, CLASSES) for epoch in range(1500)])
+    seeds = np.stack([draw_wrong_rows(seed, 9, images, CLASSES) for seed in range(1500)])
+    for drawn in (epochs, seeds):
+        assert not (CLASSES[drawn] == CLASSES).any()
+        for image, own in enumerate(CLASSES.tolist()):
+            others = sorted(OTHERS[own])
+            assert set(drawn[:, image].tolist()) == set(others)
+            assert_uniform(np.searchsorted(others, drawn[:, image]), len(others))
+
+
+def test_wrong_rows_of_neighbours_and_of_other_purposes_are_independent():
+    images, classes = np.arange(IMAGES), np.arange(IMAGES) % 2
+    wrong = draw_wrong_rows(10, 20, images, classes) * 8 // IMAGES
+    assert_uniform(wrong, 8)
+    for step in (1, 2, 64):
+        assert_independent(wrong[:-step], wrong[step:], 8)
+    assert_independent(wrong, draw_wrong_rows(10, 21, images, classes) * 8 // IMAGES, 8)
+    assert_independent(wrong, draw_wrong_rows(11, 20, images, classes) * 8 // IMAGES, 8)
+    assert_independent(captions_of(10, 20, count=8), wrong, 8)
+    assert_uniform(wrong * 2 + draw_flips(10, 20, images), 16)
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 4, 6, 12])
+def test_wrong_rows_are_the_same_for_any_number_of_workers(world_size):
+    classes = np.random.default_rng(0).integers(0, 9, 100)
+    whole = draw_wrong_rows(5, 3, np.arange(100), classes)
+    order = epoch_permutation(5, 3, 100)
+    for rank in range(world_size):
+        for batch in worker_batches(order, 12, rank, world_size):
+            assert np.array_equal(draw_wrong_rows(5, 3, batch, classes), whole[batch])
+
+
+def test_wrong_rows_of_one_class():
+    with pytest.raises(UserError) as error:
+        draw_wrong_rows(0, 0, np.arange(3), np.zeros(3, np.int64))
+    assert str(error.value) == (
+        "dataset: found training images of one class, expected at least two"
+    )
