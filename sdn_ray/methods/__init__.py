@@ -1,1 +1,1 @@
-"""The training loop, plain PyTorch on one worker or many."""
+"""Methods that train a generator, and the loop of them all: plain PyTorch, one worker or many."""

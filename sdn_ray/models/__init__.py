@@ -1,1 +1,1 @@
-"""The teacher, its mirror image the generator, and the classifiers that score images."""
+"""The teacher, its mirror image the generator, other methods' networks, and the classifiers."""

@@ -23,8 +23,9 @@ from sdn_ray.distillation.layer_weights import layer_weights
 from sdn_ray.distillation.losses import LOSSES
 from sdn_ray.distillation.schemes import Stage
 from sdn_ray.errors import UserError
-from sdn_ray.methods.loop import Distillation, Hooks, LoopOptions, StepProgress, distill
+from sdn_ray.methods.loop import Hooks, LoopOptions, StepProgress, Training, distill
 from sdn_ray.methods.precision import Precision
+from sdn_ray.methods.sdn import SDN, Computing
 from sdn_ray.models.generator import Generator
 from sdn_ray.models.pixels import normalise
 from sdn_ray.models.plan import Plan
@@ -81,20 +82,13 @@ def _generator(config: ExperimentConfig, teacher: Teacher, stage: Stage) -> Gene
     return generator
 
 
-def _distillation(
-    config: ExperimentConfig,
-    teacher: Teacher,
-    stage: Stage,
-    precision: Precision,
-    device: str,
-    log_steps: int = 1,
-) -> Distillation:
+def _method(
+    config: ExperimentConfig, teacher: Teacher, stage: Stage, precision: Precision, device: str
+) -> SDN:
     weights = layer_weights("mean", {}, teacher.plan, config.dataset.image_size)
-    options = LoopOptions(
-        precision=precision, log_steps=log_steps, compile=config.training.compile, device=device
-    )
     generator = _generator(config, teacher, stage)
-    return Distillation(generator, teacher, (stage,), weights, options)
+    computing = Computing(precision, config.training.compile, device)
+    return SDN(generator, teacher, (stage,), weights, computing=computing)
 
 
 def flops_per_image(config: ExperimentConfig, teacher: Teacher, stage: Stage) -> float:
@@ -152,7 +146,7 @@ def _plain_blocks(
     bf16. ``tuned`` prepares modules and optimiser as sdn_ray.train does, which leaves as the
     difference what Ray and the batches cost.
     """
-    modules = _distillation(config, copy.deepcopy(teacher), stage, precision, device)
+    modules = _method(config, copy.deepcopy(teacher), stage, precision, device)
     if tuned:
         generator, frozen = modules.generator, modules.teacher
         optimizer = torch.optim.Adam(generator.parameters(), fused=True)
@@ -227,7 +221,8 @@ def _train_loop(settings: dict[str, Any]) -> None:
         indices=np.arange(count),
     )
     batches = EpochBatches(data, batch_size=batch, seed=0, flips=True, device=device)
-    run = _distillation(config, teacher, stage, precision, str(device), steps)
+    method = _method(config, teacher, stage, precision, str(device))
+    run = Training(method, LoopOptions(log_steps=steps))
     rates: list[float] = []
 
     def on_progress(latest: StepProgress) -> bool:

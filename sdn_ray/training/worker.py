@@ -24,15 +24,16 @@ from sdn_ray.methods.checkpoints import (
     save_checkpoint,
 )
 from sdn_ray.methods.loop import (
-    Distillation,
     EpochResult,
     Hooks,
     LoopOptions,
     StepProgress,
+    Training,
+    current_state,
     distill,
-    stored_weights,
 )
 from sdn_ray.methods.precision import settled
+from sdn_ray.methods.sdn import SDN, Computing, stored_weights
 from sdn_ray.metrics.attributes import ATTRIBUTES, Shown
 from sdn_ray.metrics.evaluation import TEST_SPLITS, evaluate_generator, spread
 from sdn_ray.models.classifiers import Classifier, load_classifier
@@ -133,11 +134,11 @@ class Worker:
         if self.rank == 0:
             self.terminal.wait(what)
 
-    def _wait_for_stage(self, run: Distillation) -> None:
+    def _wait_for_stage(self, run: Training) -> None:
         """Say what comes before the first steps of a stage."""
         if run.finished:
             return
-        stage = run.stages[run.position.stage].name
+        stage = run.stage.name
         if self.config.training.compile:
             self._wait(f"{stage}: compiling, a minute or so")
         else:
@@ -152,45 +153,26 @@ class Worker:
         if reason:
             self.terminal.line(f"storage: {self.job.config.storage} did not take all: {reason}")
 
-    def _restore(self) -> Distillation:
-        config, options = self.config, self.config.training
-        teacher = load_teacher(str(self.job.teacher), config.teacher.plan)
-        self._teacher = teacher  # which the run moves to its device and precision
-        whitening = load_whitening(self.job.whitening) if self.job.whitening else None
-        embedding_dim = self.train_data.embeddings.shape[1]
-        generator = new_generator(config, teacher, embedding_dim, whitening)
+    def _restore(self) -> Training:
         # What another worker sees may be older.
         path = self._of_rank_zero(lambda: latest_checkpoint(self.job.run / "checkpoints"))
         state = None
         if path:
             state = self._state(path)
             check_same(self._identity, state["identity"], path)
-            weights = stored_weights(state)
-            if generator.samples != state["samples"]:
-                generator.grow_samples(state["samples"], noise=0, seed=0)  # for its shape alone
-        else:
-            weights = self._of_rank_zero(
-                lambda: config_weights(config, teacher, self.train_data, self.device)
-            )
-        run = Distillation(
-            generator,
-            teacher,
-            config_stages(config),
-            weights,
+        method, options = self._new_method(state), self.config.training
+        run = Training(
+            method,
             LoopOptions(
-                seed=config.seed,
-                precision=settled(options.precision),
                 log_steps=options.log_steps,
                 checkpoint_steps=options.checkpoint_steps,
-                average_decay=average_decay(config),
-                compile=options.compile,
-                device=self.device,
+                average_decay=average_decay(self.config),
             ),
         )
         if state:
             run.load_state_dict(state)
         if self.rank == 0:
-            if run.normalises_apart:
+            if method.normalises_apart:
                 self.terminal.line(
                     "generator.batch_norm: on CPUs each of the "
                     f"{self.context.world_size} workers normalises over its own part of a batch; "
@@ -202,6 +184,29 @@ class Worker:
                 done, total = run.steps_done(len(self.batches)), run.steps(len(self.batches))
                 self.terminal.line(f"going on from step {done} of {total} ({path.name})")
         return run
+
+    def _new_method(self, state: dict[str, Any] | None) -> SDN:
+        """The networks with their first weights; a checkpoint knows the weights of the layers."""
+        config, options = self.config, self.config.training
+        teacher = load_teacher(str(self.job.teacher), config.teacher.plan)
+        self._teacher = teacher  # which the method moves to its device and precision
+        whitening = load_whitening(self.job.whitening) if self.job.whitening else None
+        embedding_dim = self.train_data.embeddings.shape[1]
+        generator = new_generator(config, teacher, embedding_dim, whitening)
+        if state:
+            weights = stored_weights(state["networks"])
+        else:
+            weights = self._of_rank_zero(
+                lambda: config_weights(config, teacher, self.train_data, self.device)
+            )
+        return SDN(
+            generator,
+            teacher,
+            config_stages(config),
+            weights,
+            seed=config.seed,
+            computing=Computing(settled(options.precision), options.compile, self.device),
+        )
 
     @cached_property
     def _identity(self) -> dict[str, Any]:
@@ -238,8 +243,8 @@ class Worker:
         if self.context.world_size > 1:
             dist.all_gather_object(seen, path.exists())
         if all(seen):
-            return load_checkpoint(path)
-        return self._of_rank_zero(lambda: load_checkpoint(path))
+            return current_state(load_checkpoint(path))
+        return self._of_rank_zero(lambda: current_state(load_checkpoint(path)))
 
     def _on_progress(self, steps: StepProgress) -> bool:
         if self.rank == 0:
@@ -252,7 +257,7 @@ class Worker:
             )
         return self.rank == 0 and self.terminal.stop_wanted
 
-    def _on_checkpoint(self, run: Distillation, stage_end: bool) -> None:
+    def _on_checkpoint(self, run: Training, stage_end: bool) -> None:
         if self.rank == 0:
             state = run.state_dict() | {
                 "config": asdict(self.config),
@@ -264,7 +269,7 @@ class Worker:
             if stage_end:
                 self._wait_for_stage(run)
 
-    def _on_epoch(self, result: EpochResult, run: Distillation) -> None:
+    def _on_epoch(self, result: EpochResult, run: Training) -> None:
         metrics: dict[str, Any] = {"epoch": result.total_epoch, "stage": result.stage.name}
         self._wait(f"scoring epoch {result.total_epoch}")
         if self.rank == 0:
@@ -272,7 +277,11 @@ class Worker:
                 "loss": result.loss,
                 "images_per_second": result.images_per_second,
                 **self._watch(run.result, self.watched_name),
-                **(self._watch(run.generator, f"last/{self.watched_name}") if run.average else {}),
+                **(
+                    self._watch(run.method.generator, f"last/{self.watched_name}")
+                    if run.average
+                    else {}
+                ),
                 **{f"terms/{name}": value for name, value in result.terms.items()},
             }
             self._record_epoch(metrics, result, run.result)
@@ -324,7 +333,7 @@ class Worker:
         species = read_species(rows[0].image_path.parents[2])
         return [Shown.of(species[rows[i].class_id], rows[i].captions[0]) for i in data.indices]
 
-    def _finish(self, run: Distillation) -> None:
+    def _finish(self, run: Training) -> None:
         """Score the test classes, once, export the model, and record both."""
         if not self.job.finished:
             self._export(run)
@@ -332,13 +341,13 @@ class Worker:
         if self.recorder:
             record_end(self.job.run, self.job.run / MODEL, self.recorder)
 
-    def _export(self, run: Distillation) -> None:
+    def _export(self, run: Training) -> None:
         scores: dict[str, float] = {}
         if self.config.evaluation.score_test:
             test = self.job.captions.encoded(self.job.images, self.job.split.test)
             scores = self._score_test(run.result, test, baselines=True)
             if run.average:
-                last = self._score_test(run.generator, test, baselines=False)
+                last = self._score_test(run.method.generator, test, baselines=False)
                 scores |= {f"last/{name}": value for name, value in last.items()}
             sheet = self.job.run / SAMPLES / TEST_SHEET
             self._sample_grid(sheet, run.result, spread(test, self._grid_size()))
@@ -351,7 +360,7 @@ class Worker:
         }
         encoder = self.job.text_encoder
         if run.average:
-            export_model(self.job.run / LAST_MODEL, run.generator, encoder, origin)
+            export_model(self.job.run / LAST_MODEL, run.method.generator, encoder, origin)
         export_model(self.job.run / MODEL, run.result, encoder, origin)
 
     def _score_test(

@@ -91,7 +91,7 @@ def test_averaged_weights_are_the_model_and_the_last_ones_lie_beside(small):
     assert not torch.equal(averaged.g_fc8[0].weight, last.g_fc8[0].weight)
     kept = load_checkpoint(run / "checkpoints" / "checkpoint-000001020-stage-end.pt")
     assert torch.equal(kept["average"]["g_fc8.0.weight"], averaged.g_fc8[0].weight)
-    assert torch.equal(kept["generator"]["g_fc8.0.weight"], last.g_fc8[0].weight)
+    assert torch.equal(kept["networks"]["generator"]["g_fc8.0.weight"], last.g_fc8[0].weight)
     scores = json.loads((run / "scores.json").read_text())
     assert {"ssim", "last/ssim", "petal_shape", "last/petal_shape"} <= scores.keys()
     assert "last/validation/ssim" in read_metrics(run)[0]

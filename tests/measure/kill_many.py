@@ -12,6 +12,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import ray
 from ray.cluster_utils import Cluster
 
 from tests.integration.small import (
@@ -40,6 +41,7 @@ def main() -> int:
         with tempfile.TemporaryDirectory() as folder:
             lost = _kill_many(Path(folder), options.runs)
     finally:
+        ray.shutdown()  # a cluster does not remove the node to which this process is connected
         cluster.shutdown()
     print(f"{options.runs} runs killed, {lost} lost anything", flush=True)
     return 1 if lost else 0

@@ -12,7 +12,15 @@ from sdn_ray.data.sampling import draw_captions, draw_flips, epoch_permutation
 from sdn_ray.distillation.layer_weights import LayerWeights
 from sdn_ray.distillation.schemes import scheme_stages
 from sdn_ray.methods.checkpoints import latest_checkpoint, load_checkpoint, save_checkpoint
-from sdn_ray.methods.loop import Distillation, DivergedError, Hooks, LoopOptions, distill
+from sdn_ray.methods.loop import (
+    DivergedError,
+    Hooks,
+    LoopOptions,
+    Training,
+    current_state,
+    distill,
+)
+from sdn_ray.methods.sdn import SDN, Computing
 from sdn_ray.models.generator import Generator
 from sdn_ray.models.pixels import normalise
 from sdn_ray.models.plan import Plan
@@ -69,8 +77,9 @@ def new_run(
         generator.reset_parameters(seed)
     torch.manual_seed(0)
     teacher = Teacher(PLAN)
-    options = LoopOptions(**{"seed": seed, "log_steps": 1} | options)
-    return Distillation(generator, teacher, stages, WEIGHTS, options)
+    computing = Computing(**{k: options.pop(k) for k in ("precision", "compile") if k in options})
+    method = SDN(generator, teacher, stages, WEIGHTS, seed=seed, computing=computing)
+    return Training(method, LoopOptions(**{"log_steps": 1} | options))
 
 
 class Killed(Exception):
@@ -110,7 +119,7 @@ def assert_same_weights(found, expected):
 def trained(**options):
     run, hooks = new_run(**options), Record()
     assert distill(run, new_batches(options.get("seed", 0)), hooks)
-    return run.generator.state_dict(), hooks
+    return run.method.generator.state_dict(), hooks
 
 
 def result(**options):
@@ -134,10 +143,8 @@ def resumed(folder, **options):
         batch_norm=options.get("batch_norm", False),
     )
     generator.reset_parameters(99)  # the weights must come from the checkpoint
-    if generator.samples != state["samples"]:
-        generator.grow_samples(state["samples"], noise=0, seed=0)
     run = new_run(generator=generator, **options)
-    run.weights = LayerWeights((9.0, 9.0), 9.0)  # so must the layer weights
+    run.method.weights = LayerWeights((9.0, 9.0), 9.0)  # so must the layer weights
     run.load_state_dict(state)
     return run
 
@@ -184,7 +191,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(tmp_path, options):
         assert run.steps_done(STEPS) == stop
         assert distill(run, new_batches(), after) is True
         assert run.finished
-        assert_same_weights(run.generator.state_dict(), expected)
+        assert_same_weights(run.method.generator.state_dict(), expected)
         assert_same_weights(run.result.state_dict(), averaged)
         assert before.epochs + after.epochs == undisturbed.epochs
         assert after.checkpoints[-1] == (12, True)
@@ -204,8 +211,25 @@ def test_a_killed_run_goes_on_bit_for_bit(tmp_path, scheme, checkpoint_steps):
         assert run.steps_done(STEPS) < die
         kept = [epoch for epoch in before.epochs if epoch.total_epoch <= run.epochs_done]
         assert distill(run, new_batches(), after)
-        assert_same_weights(run.generator.state_dict(), expected)
+        assert_same_weights(run.method.generator.state_dict(), expected)
         assert kept + after.epochs == undisturbed.epochs
+
+
+@pytest.mark.parametrize("stop", [4, 6])  # within a stage, and between two
+def test_a_checkpoint_of_an_earlier_version_goes_on_bit_for_bit(tmp_path, stop):
+    options = {"scheme": "sdn_diverse", "batch_norm": True, "average_decay": 0.7}
+    expected, _ = trained(**options)
+    before = Record(tmp_path, stop)
+    distill(new_run(**options), new_batches(), before)
+    state = load_checkpoint(latest_checkpoint(tmp_path))
+    assert current_state(state) is state
+    earlier = {key: state[key] for key in ("position", "epoch_sum", "random", "average")}
+    earlier |= state["networks"] | {"optimizer": state["optimizers"].get("generator")}
+    run = new_run(**options)
+    run.load_state_dict(current_state(earlier))
+    assert run.steps_done(STEPS) == stop
+    assert distill(run, new_batches(), Hooks())
+    assert_same_weights(run.method.generator.state_dict(), expected)
 
 
 def test_a_finished_run_does_nothing_more(tmp_path):
@@ -215,7 +239,7 @@ def test_a_finished_run_does_nothing_more(tmp_path):
     run, after = resumed(tmp_path, scheme="sdn"), Record()
     assert distill(run, new_batches(), after)
     assert (after.progress, after.epochs, after.checkpoints) == ([], [], [])
-    assert_same_weights(run.generator.state_dict(), first.generator.state_dict())
+    assert_same_weights(run.method.generator.state_dict(), first.method.generator.state_dict())
 
 
 @pytest.mark.parametrize(
@@ -259,7 +283,7 @@ def test_reports_do_not_depend_on_how_often_losses_are_read(log_steps):
 
 def by_hand(run, data, flips=True):
     """Table 3's SDN written out: two Adams, eq. 1, then eq. 3. The losses of every epoch."""
-    generator, teacher, losses = run.generator, run.teacher, []
+    generator, teacher, losses = run.method.generator, run.method.teacher, []
     epoch = 0
     for stage, epochs in zip((1, 2), EPOCHS, strict=True):
         optimizer = torch.optim.Adam(generator.parameters(), lr=1e-3, betas=(0.9, 0.999))
@@ -294,8 +318,10 @@ def test_sdn_is_the_loop_written_out():
     distill(run, new_batches(), hooks)
     losses = by_hand(reference, new_data())
     assert [epoch.loss for epoch in hooks.epochs] == pytest.approx(losses, rel=1e-4)
-    for name, value in reference.generator.state_dict().items():
-        torch.testing.assert_close(run.generator.state_dict()[name], value, rtol=1e-3, atol=1e-4)
+    for name, value in reference.method.generator.state_dict().items():
+        torch.testing.assert_close(
+            run.method.generator.state_dict()[name], value, rtol=1e-3, atol=1e-4
+        )
     for epoch in hooks.epochs:
         assert list(epoch.terms) == ["conv1_1", "conv2_1", "image"]
         assert sum(epoch.terms.values()) == pytest.approx(epoch.loss, rel=1e-9)
@@ -327,10 +353,10 @@ def test_the_optimiser_starts_anew_in_every_stage():
 
     def look(run, stage_end):
         if stage_end:
-            assert run.optimizer is None
+            assert run.optimizers == {}
         else:
-            counts = {int(state["step"]) for state in run.optimizer.state.values()}
-            rates = {group["lr"] for group in run.optimizer.param_groups}
+            counts = {int(state["step"]) for state in run.optimizers["generator"].state.values()}
+            rates = {group["lr"] for group in run.optimizers["generator"].param_groups}
             seen.append((run.position.stage, counts, rates))
 
     run = new_run(rates=(1e-3, 2e-4), checkpoint_steps=1)
@@ -344,7 +370,7 @@ def test_the_rate_falls_at_the_end_of_a_stage():
 
     def look(run, stage_end):
         if not stage_end:
-            rates.append(run.optimizer.param_groups[0]["lr"])
+            rates.append(run.optimizers["generator"].param_groups[0]["lr"])
 
     run = new_run(rates=(6e-3, 2e-3), decays=(0.5, 1), checkpoint_steps=1)
     distill(run, new_batches(), Hooks(on_checkpoint=look))
@@ -355,9 +381,9 @@ def test_the_rate_falls_at_the_end_of_a_stage():
 
 def test_adam_is_the_papers():
     run = new_run(rates=(1e-4, 1e-4))
-    run.begin_stage(run.stages[0])
-    (group,) = run.optimizer.param_groups
-    assert isinstance(run.optimizer, torch.optim.Adam)
+    run.begin_stage(run.stage)
+    (group,) = run.optimizers["generator"].param_groups
+    assert isinstance(run.optimizers["generator"], torch.optim.Adam)
     found = {name: group[name] for name in ("lr", "betas", "eps", "weight_decay", "amsgrad")}
     adam = {"lr": 1e-4, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0, "amsgrad": False}
     assert found == adam
@@ -366,12 +392,12 @@ def test_adam_is_the_papers():
 def test_growth_keeps_what_stage_one_learnt():
     run, hooks = new_run("sdn_diverse"), Record(stop=6)
     distill(run, new_batches(), hooks)
-    assert run.generator.samples == 1
-    before = run.generator.mirror["g_conv1_1"][0].weight.detach().clone()
+    assert run.method.generator.samples == 1
+    before = run.method.generator.mirror["g_conv1_1"][0].weight.detach().clone()
     run.position.epoch, run.position.step = 2, 0
     distill(run, new_batches(), Hooks(on_progress=lambda report: True))
-    copies = run.generator.mirror["g_conv1_1"][0].weight.detach().unflatten(0, (3, 3))
-    assert run.generator.samples == 3
+    copies = run.method.generator.mirror["g_conv1_1"][0].weight.detach().unflatten(0, (3, 3))
+    assert run.method.generator.samples == 3
     for copy in copies:
         difference = (copy - before).std() / before.std()
         assert 0.05 < difference < 0.2  # GROWTH_NOISE and one step of Adam
@@ -410,13 +436,13 @@ def test_a_nan_stops_the_run(tmp_path, log_steps, checkpoint_steps, seed):
     assert len(hooks.epochs) == epoch
     latest = latest_checkpoint(tmp_path)
     if latest:
-        weights = load_checkpoint(latest)["generator"].values()
+        weights = load_checkpoint(latest)["networks"]["generator"].values()
         assert all(weight.isfinite().all() for weight in weights)
 
 
 def test_the_term_that_diverged_is_named():
     run = new_run("joint")
-    run.weights = LayerWeights((1.0, float("inf")), 1.0)
+    run.method.weights = LayerWeights((1.0, float("inf")), 1.0)
     with pytest.raises(DivergedError, match=r"became inf in stage joint, .*term stage_one/conv2_1"):
         distill(run, new_batches(), Record())
 
@@ -502,7 +528,9 @@ def test_two_workers_take_the_steps_of_one(tmp_path, compiled):
         assert seen["finished"] is False
         assert seen["checkpoints"] == [False, True, False, False]
         assert "stage stage_one, epoch 1, step 1: term conv1_1" in seen["diverged"]
-    assert_same_weights(first["state"]["generator"], second["state"]["generator"])
+    assert_same_weights(
+        first["state"]["networks"]["generator"], second["state"]["networks"]["generator"]
+    )
     assert first["losses"] == second["losses"]
     assert first["losses"] == pytest.approx([r.loss for r in hooks.progress], rel=1e-5)
     for own, epoch in zip(first["epochs"], hooks.epochs, strict=True):
@@ -511,14 +539,16 @@ def test_two_workers_take_the_steps_of_one(tmp_path, compiled):
     assert first["state"]["position"] == expected["position"]
     # Adam's first moment is linear in the gradients, whereas a weight whose gradient is zero but
     # for rounding may step either way.
-    moments = expected["optimizer"]["state"]
-    for key, own in first["state"]["optimizer"]["state"].items():
+    moments = expected["optimizers"]["generator"]["state"]
+    for key, own in first["state"]["optimizers"]["generator"]["state"].items():
         scale = moments[key]["exp_avg"].abs().max().item()
         torch.testing.assert_close(
             own["exp_avg"], moments[key]["exp_avg"], rtol=1e-4, atol=1e-5 * scale
         )
-    for name, value in first["state"]["generator"].items():
-        torch.testing.assert_close(value, expected["generator"][name], rtol=1e-4, atol=1e-6)
+    for name, value in first["state"]["networks"]["generator"].items():
+        torch.testing.assert_close(
+            value, expected["networks"]["generator"][name], rtol=1e-4, atol=1e-6
+        )
 
 
 def test_an_average_leaves_the_training_as_it_is():
@@ -532,10 +562,10 @@ def test_the_average_is_that_of_the_weights_after_each_step_of_a_stage():
     run, seen = new_run(scheme="sdn", batch_norm=True, average_decay=0.75), []
 
     def look(report):
-        seen.append({n: p.detach().clone() for n, p in run.generator.named_parameters()})
+        seen.append({n: p.detach().clone() for n, p in run.method.generator.named_parameters()})
         return False
 
-    first = {n: p.detach().clone() for n, p in run.generator.named_parameters()}
+    first = {n: p.detach().clone() for n, p in run.method.generator.named_parameters()}
     assert distill(run, new_batches(), Hooks(on_progress=look))
     start = seen[5]  # the second stage begins with the weights of the first
     assert len(seen) == 12
@@ -559,7 +589,7 @@ def test_the_average_has_batch_norm_statistics_of_its_own():
     found = linear(embeddings)
     torch.testing.assert_close(norm.running_mean, found.mean(0), rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(norm.running_var, found.var(0), rtol=1e-4, atol=1e-6)
-    own = run.generator.g_fc8[1]
+    own = run.method.generator.g_fc8[1]
     assert not torch.allclose(norm.running_mean, own.running_mean, rtol=1e-2)
     assert norm.momentum == own.momentum == 0.1
     assert average.training is False
@@ -568,5 +598,5 @@ def test_the_average_has_batch_norm_statistics_of_its_own():
 def test_without_an_average_the_result_is_the_generator():
     run = new_run()
     distill(run, new_batches(), Hooks())
-    assert run.result is run.generator
+    assert run.result is run.method.generator
     assert "average" not in run.state_dict()

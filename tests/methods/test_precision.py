@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from sdn_ray.methods.loop import LoopOptions
 from sdn_ray.methods.precision import fast_precision, settled
+from sdn_ray.methods.sdn import Computing
 
 
 @pytest.mark.parametrize(
@@ -31,6 +31,6 @@ def test_a_gpu_that_only_emulates_bf16_takes_fp32(monkeypatch, native, expected)
 
 def test_a_loop_computes_in_a_settled_precision():
     assert (settled("fp32"), settled("bf16")) == ("fp32", "bf16")
-    assert LoopOptions().precision == settled("fp32")
+    assert Computing().precision == settled("fp32")
     with pytest.raises(ValueError, match="found auto, expected fp32 or bf16"):
         settled("auto")

@@ -4,7 +4,8 @@ from torch import nn
 
 from sdn_ray.distillation.layer_weights import layer_weights
 from sdn_ray.distillation.schemes import Stage
-from sdn_ray.methods.loop import Distillation, LoopOptions
+from sdn_ray.methods import sdn
+from sdn_ray.methods.sdn import SDN, Computing
 from sdn_ray.models.generator import Generator
 from sdn_ray.models.plan import Plan
 from sdn_ray.models.teacher import Teacher
@@ -13,11 +14,11 @@ PLAN = Plan.parse("4,M,6")
 
 
 def run(monkeypatch, world_size, batch_norm):
-    monkeypatch.setattr(Distillation, "world_size", world_size)
+    monkeypatch.setattr(sdn, "world_size", lambda: world_size)
     generator = Generator(PLAN, embedding_dim=3, image_size=8, fc_width=5, batch_norm=batch_norm)
     stage = Stage("stage_two", "stage_two", epochs=1, learning_rate=1e-3)
     weights = layer_weights("mean", {}, PLAN, 8)
-    return Distillation(generator, Teacher(PLAN), (stage,), weights, LoopOptions())
+    return SDN(generator, Teacher(PLAN), (stage,), weights)
 
 
 def test_who_is_told_that_workers_normalise_apart(monkeypatch):
@@ -32,9 +33,9 @@ def test_on_gpus_batches_are_normalised_as_a_whole(monkeypatch):
     monkeypatch.setattr(Teacher, "to", lambda self, *args, **kwargs: self)
     generator = Generator(PLAN, embedding_dim=3, image_size=8, fc_width=5, batch_norm=True)
     names = list(generator.state_dict())
-    monkeypatch.setattr(Distillation, "world_size", 2)
-    weights, options = layer_weights("mean", {}, PLAN, 8), LoopOptions(device="cuda")
-    spread = Distillation(generator, Teacher(PLAN), (), weights, options).generator
+    monkeypatch.setattr(sdn, "world_size", lambda: 2)
+    weights, computing = layer_weights("mean", {}, PLAN, 8), Computing(device="cuda")
+    spread = SDN(generator, Teacher(PLAN), (), weights, computing=computing).generator
     assert list(spread.state_dict()) == names
     norms = [m for m in spread.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     assert norms

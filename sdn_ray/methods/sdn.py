@@ -1,0 +1,153 @@
+"""Symmetrical Distillation Networks as a method of the loop: every scheme of Table 3."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sdn_ray.data.batches import Batch
+from sdn_ray.distillation.layer_weights import LayerWeights
+from sdn_ray.distillation.losses import LOSSES, term_names
+from sdn_ray.distillation.schemes import Stage
+from sdn_ray.methods.method import Step, data_parallel, world_size
+from sdn_ray.methods.precision import Precision
+from sdn_ray.models.generator import Generator
+from sdn_ray.models.pixels import normalise
+from sdn_ray.models.teacher import Teacher
+
+Terms = tuple[Tensor, Tensor]  # the loss, and what it is made of
+Forward = Callable[[Batch], Terms]
+GROWTH_NOISE = 0.1  # of the weights' standard deviation, see Generator.grow_samples
+
+
+@dataclass(frozen=True)
+class Computing:
+    """How a method computes; none of it belongs to the mathematics but the precision."""
+
+    precision: Precision = "fp32"  # bf16: autocast of the networks
+    compile: bool = False
+    device: str = "cpu"
+
+
+class SDN:
+    """A generator that learns from a frozen teacher.
+
+    Args:
+        generator: with its first weights.
+        teacher: whose mirror it is.
+        stages: of the scheme.
+        weights: of the layers.
+        seed: of the samples that grow.
+        computing: how.
+    """
+
+    name = "sdn"
+
+    def __init__(
+        self,
+        generator: Generator,
+        teacher: Teacher,
+        stages: tuple[Stage, ...],
+        weights: LayerWeights,
+        *,
+        seed: int = 0,
+        computing: Computing | None = None,
+    ) -> None:
+        self.computing = computing or Computing()
+        self.device = torch.device(self.computing.device)
+        generator = generator.to(self.device).to(memory_format=torch.channels_last)
+        if world_size() > 1 and self.device.type == "cuda":
+            # Over the whole batch, as one worker would; it exists for GPUs alone.
+            generator = nn.SyncBatchNorm.convert_sync_batchnorm(generator)
+        self.generator = generator
+        # A frozen network needs no float32 master copy under autocast.
+        dtype = torch.bfloat16 if self.computing.precision == "bf16" else torch.float32
+        self.teacher = teacher.to(self.device, dtype).to(memory_format=torch.channels_last)
+        self.stages, self.weights, self.seed = stages, weights, seed
+
+    @property
+    def normalises_apart(self) -> bool:
+        """Whether batch normalisation sees but one worker's part of each batch."""
+        apart = world_size() > 1 and self.device.type != "cuda"
+        return apart and self.generator.batch_norm
+
+    def terms(self, stage: Stage) -> tuple[str, ...]:
+        """The layers, and `image`: the weighted batch means that a loss is made of."""
+        return term_names(stage.loss, self.teacher.plan.names)
+
+    def trained_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """The generator's."""
+        return self.generator.named_parameters()
+
+    def training_state(self) -> dict[str, Any]:
+        """Generator, samples and layer weights; the teacher is a file."""
+        return {
+            "generator": self.generator.state_dict(),
+            "samples": self.generator.samples,
+            "layer_weights": {"layers": list(self.weights.layers), "image": self.weights.image},
+        }
+
+    def load_training_state(self, state: dict[str, Any]) -> None:
+        """Become what `training_state` told of."""
+        if self.generator.samples != state["samples"]:
+            self.generator.grow_samples(state["samples"], noise=0, seed=0)  # for its shape alone
+        self.generator.load_state_dict(state["generator"])
+        self.weights = stored_weights(state)
+
+    def begin(self, stage: Stage) -> dict[str, torch.optim.Optimizer]:
+        """Grow the samples that a stage draws; Adam (section 4.1)."""
+        if self.generator.samples != stage.samples:
+            self.generator.grow_samples(stage.samples, GROWTH_NOISE, self.seed)
+        adam = torch.optim.Adam(self.generator.parameters(), lr=stage.learning_rate, fused=True)
+        return {"generator": adam}
+
+    def steps(self, stage: Stage, optimizers: dict[str, torch.optim.Optimizer]) -> Step:
+        """Forward, backward, Adam."""
+        self.generator.train()
+        forward, optimizer = self._forward(stage), optimizers["generator"]
+
+        def step(batch: Batch) -> Tensor:
+            total, terms = forward(batch)
+            optimizer.zero_grad(set_to_none=True)
+            total.backward()
+            optimizer.step()
+            return terms
+
+        return step
+
+    def _forward(self, stage: Stage) -> Forward:
+        model = data_parallel(self.generator)
+        precision = torch.bfloat16 if self.computing.precision == "bf16" else None
+
+        def forward(pixels: Tensor, embeddings: Tensor, weights: LayerWeights) -> Terms:
+            images = normalise(pixels)
+            with torch.autocast(self.device.type, precision, enabled=precision is not None):
+                output = model(embeddings)
+                loss = LOSSES[stage.loss](images, output, weights, self.teacher)
+            return loss.total, loss.terms
+
+        if self.computing.compile:
+            return self._compiled(forward)
+        return lambda batch: forward(batch.images, batch.embeddings, self.weights)
+
+    def _compiled(self, forward: Callable[[Tensor, Tensor, LayerWeights], Terms]) -> Forward:
+        """Generator, teacher and loss as one compiled graph."""
+        # The weights as a tensor, not as numbers in the graph: trials that differ in them share
+        # what was compiled.
+        values = torch.tensor([*self.weights.layers, self.weights.image], device=self.device)
+
+        def with_values(pixels: Tensor, embeddings: Tensor, values: Tensor) -> Terms:
+            *layers, image = values.unbind()
+            return forward(pixels, embeddings, LayerWeights(tuple(layers), image))
+
+        torch.compiler.reset()  # graphs of earlier stages count against a limit of recompilations
+        compiled = torch.compile(with_values, dynamic=False)
+        return lambda batch: compiled(batch.images, batch.embeddings, values)
+
+
+def stored_weights(state: dict[str, Any]) -> LayerWeights:
+    """The layer weights that a checkpoint carries."""
+    weights = state["layer_weights"]
+    return LayerWeights(tuple(weights["layers"]), weights["image"])
