@@ -8,7 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sdn_ray.data.sampling import draw_captions, draw_flips, epoch_permutation, worker_batches
+from sdn_ray.data.sampling import (
+    draw_captions,
+    draw_flips,
+    draw_several_captions,
+    draw_wrong_rows,
+    epoch_permutation,
+    worker_batches,
+)
 
 _SAMPLE, _SAMPLE_BATCH = 1024, 64  # captions
 
@@ -22,6 +29,7 @@ class EncodedImages:
     caption_rows: np.ndarray  # (all images, most captions) rows of `embeddings`
     caption_counts: np.ndarray  # (all images,) captions of each image
     indices: np.ndarray  # (n,) which of the images these are
+    classes: np.ndarray | None = None  # (all images,) the class of each, where wrong ones are asked
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -32,11 +40,20 @@ class EncodedImages:
 
 
 @dataclass(frozen=True)
+class Rows:
+    """What the steps of a stage want to see of each image."""
+
+    wrong: bool = False  # an image of another class beside it
+    captions: int = 1  # whose embeddings are averaged; 1 is a caption as it is
+
+
+@dataclass(frozen=True)
 class Batch:
     """What one step sees."""
 
     images: Tensor  # (batch, 3, height, width) uint8, channels last in memory
     embeddings: Tensor  # (batch, embedding_dim) float32
+    wrong: Tensor | None = None  # as `images`, each of another class, where `Rows` asks for them
 
 
 class EpochBatches:
@@ -63,16 +80,16 @@ class EpochBatches:
     def __len__(self) -> int:
         return len(self.data) // self.batch_size
 
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+    def epoch(self, epoch: int, start: int = 0, rows: Rows = Rows()) -> Iterator[Batch]:
         """The batches of an epoch from step ``start`` on."""
         permutation = epoch_permutation(self.seed, epoch, len(self.data))
         steps = worker_batches(permutation, self.batch_size, self.rank, self.world_size)[start:]
         with ThreadPoolExecutor(1, thread_name_prefix="batches") as pool:
-            ahead = [pool.submit(self._load, epoch, step) for step in steps[:2]]
+            ahead = [pool.submit(self._load, epoch, step, rows) for step in steps[:2]]
             for step in [*steps[2:], None, None][: len(steps)]:
                 batch = ahead.pop(0).result()
                 if step is not None:
-                    ahead.append(pool.submit(self._load, epoch, step))
+                    ahead.append(pool.submit(self._load, epoch, step, rows))
                 yield batch
 
     def caption_batches(self) -> Iterator[Tensor]:
@@ -89,15 +106,36 @@ class EpochBatches:
         for part in np.array_split(embeddings, batches):
             yield self._to_device(part)
 
-    def _load(self, epoch: int, members: np.ndarray) -> Batch:
-        where = self.data.indices[members]
-        images = self.data.images[where]
+    def _load(self, epoch: int, members: np.ndarray, rows: Rows) -> Batch:
+        wrong = None
+        if rows.wrong:
+            classes = self._classes()
+            others = draw_wrong_rows(self.seed, epoch, members, classes)
+            flips = draw_flips(self.seed, epoch, members, of_wrong=True)
+            wrong = self._images(others, flips)
+        images = self._images(members, draw_flips(self.seed, epoch, members))
+        return Batch(images, self._embeddings(epoch, members, rows.captions), wrong)
+
+    def _classes(self) -> np.ndarray:
+        if self.data.classes is None:
+            raise ValueError("EncodedImages.classes: found none, expected those of the images")
+        return self.data.classes[self.data.indices]
+
+    def _images(self, members: np.ndarray, flipped: np.ndarray) -> Tensor:
+        images = self.data.images[self.data.indices[members]]
         if self.flips:
-            flipped = draw_flips(self.seed, epoch, members)
             images[flipped] = images[flipped, :, ::-1]
-        drawn = draw_captions(self.seed, epoch, members, self.data.caption_counts[where])
-        embeddings = self.data.embeddings[self.data.caption_rows[where, drawn]]
-        return Batch(self._to_device(images).permute(0, 3, 1, 2), self._to_device(embeddings))
+        return self._to_device(images).permute(0, 3, 1, 2)
+
+    def _embeddings(self, epoch: int, members: np.ndarray, captions: int) -> Tensor:
+        where = self.data.indices[members]
+        counts = self.data.caption_counts[where]
+        if captions == 1:
+            drawn = draw_captions(self.seed, epoch, members, counts)
+            return self._to_device(self.data.embeddings[self.data.caption_rows[where, drawn]])
+        several = draw_several_captions(self.seed, epoch, members, counts, captions)
+        rows = np.take_along_axis(self.data.caption_rows[where], several, axis=1)
+        return self._to_device(self.data.embeddings[rows].mean(axis=1))
 
     def _to_device(self, array: np.ndarray) -> Tensor:
         tensor = torch.from_numpy(np.ascontiguousarray(array))

@@ -56,6 +56,7 @@ class CaptionArrays:
             caption_rows=np.array(read_array(self.folder / "caption_rows.npy")),
             caption_counts=np.array(read_array(self.folder / "caption_counts.npy")),
             indices=images.members(class_ids),
+            classes=np.array([row.class_id for row in images.dataset.rows]),
         )
 
 

@@ -17,6 +17,9 @@ ORDER = 0x243F6A8885A308D3
 CAPTION = 0x13198A2E03707344
 FLIP = 0xA4093822299F31D0
 WRONG = 0x082EFA98EC4E6C89
+WRONG_FLIP = 0x452821E638D01377
+SEVERAL = 0xBE5466CF34E90C6C
+NOISE = 0xC0AC29B7C97C50DD
 
 WORD = 0xFFFFFFFFFFFFFFFF
 
@@ -46,9 +49,50 @@ def draw_captions(
     return (high * captions.astype(np.uint64) >> np.uint64(32)).astype(np.int64)
 
 
-def draw_flips(seed: int, epoch: int, image_indices: np.ndarray) -> np.ndarray:
-    """Draw which images are flipped, one in two: bool, shape ``(batch,)`` as ``image_indices``."""
-    return _hash(FLIP, seed, epoch, image_indices) >> np.uint64(63) == 1
+def draw_several_captions(
+    seed: int, epoch: int, image_indices: np.ndarray, captions: np.ndarray, several: int
+) -> np.ndarray:
+    """Draw several distinct captions of each image, uniformly and without replacement.
+
+    Args:
+        seed: of the run.
+        epoch: counted through all stages.
+        image_indices: the images, int64, shape ``(batch,)``.
+        captions: how many captions each of these images has, in the same order, shape ``(batch,)``.
+        several: how many to draw.
+
+    Returns:
+        Captions, 0 … captions - 1, int64, shape ``(batch, several)``; of an image that has fewer
+        all come in turn, as often as it takes.
+    """
+    most = int(captions.max())
+    # The captions of each image in a random order: those that it does not have come last.
+    words = image_indices[:, None].astype(np.uint64) << np.uint64(16)
+    keys = _hash(SEVERAL, seed, epoch, words + np.arange(most, dtype=np.uint64))
+    keys[np.arange(most) >= captions[:, None]] = WORD
+    order = np.argsort(keys, axis=1, kind="stable")
+    turn = np.arange(several) % captions[:, None]
+    return np.take_along_axis(order, turn, axis=1).astype(np.int64)
+
+
+def draw_flips(
+    seed: int, epoch: int, image_indices: np.ndarray, *, of_wrong: bool = False
+) -> np.ndarray:
+    """Draw which images are flipped, one in two: bool, shape ``(batch,)`` as ``image_indices``.
+
+    Args:
+        seed: of the run.
+        epoch: counted through all stages.
+        image_indices: the images, int64, shape ``(batch,)``.
+        of_wrong: draw for the wrong image of each, which is flipped or not by itself.
+    """
+    purpose = WRONG_FLIP if of_wrong else FLIP
+    return _hash(purpose, seed, epoch, image_indices) >> np.uint64(63) == 1
+
+
+def noise_seed(seed: int, step: int) -> int:
+    """The seed of a step's noise, counted through all stages: 63 random bits."""
+    return int(_hash(NOISE, seed, 0, np.array([step]))[0] >> np.uint64(1))
 
 
 def draw_wrong_rows(

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import get_args
 
 from sdn_ray.config import Scheme
+from sdn_ray.data.batches import Rows
 
 SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
 DIVERSE: Scheme = "sdn_diverse"
@@ -20,6 +21,11 @@ class Stage:
     learning_rate: float
     samples: int = 1  # n, the images the generator draws for one caption in this stage
     decay_fraction: float = 0.0  # of its steps, the last, in which the learning rate falls to 0
+
+    @property
+    def rows(self) -> Rows:
+        """An image and one of its captions."""
+        return Rows()
 
     @property
     def option(self) -> str:

@@ -6,8 +6,6 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from sdn_ray.models.generator import Generator
-
 
 class WeightAverage:
     """The average of a generator's weights over its steps.
@@ -23,23 +21,23 @@ class WeightAverage:
         generator: the average; its statistics hold after `settle`.
     """
 
-    def __init__(self, generator: Generator, decay: float) -> None:
+    def __init__(self, generator: nn.Module, decay: float) -> None:
         self.generator = copy.deepcopy(generator).requires_grad_(False)
         self.decay = decay
 
     @torch.no_grad()
-    def update(self, generator: Generator) -> None:
+    def update(self, generator: nn.Module) -> None:
         """Take in the weights after a step; nothing leaves the device."""
         torch._foreach_lerp_(
             list(self.generator.parameters()), list(generator.parameters()), 1 - self.decay
         )
 
     @torch.no_grad()
-    def settle(self, batches: Iterable[Tensor]) -> None:
+    def settle(self, batches: Iterable[tuple[Tensor, ...]]) -> None:
         """Measure means and variances of every batch normalisation, equal weight for each batch.
 
         Args:
-            batches: of embeddings, (batch, embedding_dim), the same in every process.
+            batches: what the generator is called with, the same in every process.
         """
         normalisations = [
             module
@@ -54,7 +52,7 @@ class WeightAverage:
             module.momentum = None  # which is a plain mean over the batches
         self.generator.train()
         for batch in batches:
-            self.generator(batch)
+            self.generator(*batch)
         self.generator.eval()
         for module, momentum in zip(normalisations, momenta, strict=True):
             module.momentum = momentum

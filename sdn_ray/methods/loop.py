@@ -7,13 +7,11 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 from sdn_ray.data.batches import Batch, EpochBatches
-from sdn_ray.distillation.schemes import Stage
 from sdn_ray.methods.averaging import WeightAverage
-from sdn_ray.methods.method import Method, Step, world_size
-from sdn_ray.models.generator import Generator
+from sdn_ray.methods.method import Method, Noise, Stage, Step, world_size
 
 
 class DivergedError(RuntimeError):
@@ -24,6 +22,7 @@ class DivergedError(RuntimeError):
 class LoopOptions:
     """How the loop runs; the mathematics is the method's."""
 
+    seed: int = 0  # of the noise
     log_steps: int = 20  # losses leave the device every so many steps
     checkpoint_steps: int | None = None  # None: at the end of every epoch
     average_decay: float | None = None  # of the averaged weights, a step; None keeps no average
@@ -58,7 +57,7 @@ class EpochResult:
     epoch: int  # of the stage, from 0
     total_epoch: int  # of the run, from 1
     loss: float
-    terms: dict[str, float]  # weighted batch means, averaged over the epoch
+    terms: dict[str, float]  # batch means, averaged over the epoch; the first add up to the loss
     images_per_second: float
 
 
@@ -79,7 +78,7 @@ class Training:
         options: how.
     """
 
-    def __init__(self, method: Method, options: LoopOptions) -> None:
+    def __init__(self, method: Method[Any], options: LoopOptions) -> None:
         self.method, self.options = method, options
         self.device = method.device
         self.position = Position()
@@ -89,7 +88,7 @@ class Training:
         self.unread: list[Tensor] = []  # terms of the steps since the last report, on the device
 
     @property
-    def result(self) -> Generator:
+    def result(self) -> nn.Module:
         """What the training has come to: the averaged weights where there are any."""
         return self.average.generator if self.average else self.method.generator
 
@@ -173,12 +172,12 @@ class Training:
             self.average = WeightAverage(self.method.generator, decay)
         return self.method.steps(stage, self.optimizers)
 
-    def step(self, step: Step, batch: Batch, rate: float) -> None:
-        """One step of the method; the losses stay on the device."""
+    def step(self, step: Step, batch: Batch, rate: float, number: int) -> None:
+        """One step of the method, the ``number``-th of the run; the losses stay on the device."""
         for optimizer in self.optimizers.values():
             for group in optimizer.param_groups:
                 group["lr"] = rate
-        terms = step(batch)
+        terms = step(batch, Noise(self.options.seed, number, self.device))
         if self.average:
             self.average.update(self.method.generator)
         self.unread.append(terms)
@@ -244,9 +243,11 @@ def _epoch(run: Training, stage: Stage, step: Step, batches: EpochBatches, hooks
     steps, total_epoch = len(batches), run.epochs_done
     first_step = position.step
     began = reported = time.perf_counter()
-    for batch in batches.epoch(total_epoch, start=first_step):
+    counted = run.method.losses(stage)
+    for batch in batches.epoch(total_epoch, first_step, stage.rows):
         done = position.epoch * steps + position.step
-        run.step(step, batch, stage.rate(done, stage.epochs * steps))
+        rate = stage.rate(done, stage.epochs * steps)
+        run.step(step, batch, rate, total_epoch * steps + position.step)
         position.step += 1
         checkpoint = _due(position.step, run.options.checkpoint_steps, steps)
         if not (checkpoint or position.step % run.options.log_steps == 0 or position.step == steps):
@@ -258,7 +259,7 @@ def _epoch(run: Training, stage: Stage, step: Step, batches: EpochBatches, hooks
             epoch=position.epoch,
             steps_done=run.steps_done(steps),
             steps=run.steps(steps),
-            loss=terms.sum(1).mean().item(),
+            loss=terms[:, :counted].sum(1).mean().item(),
             images_per_second=batches.batch_size * len(terms) / (now - reported),
         )
         if _agreed(hooks.on_progress(report), run):
@@ -278,12 +279,12 @@ def _epoch(run: Training, stage: Stage, step: Step, batches: EpochBatches, hooks
         stage=stage,
         epoch=position.epoch,
         total_epoch=total_epoch + 1,
-        loss=sum(means),
+        loss=sum(means[:counted]),
         terms=dict(zip(names, means, strict=True)),
         images_per_second=batches.batch_size * (steps - first_step) / elapsed,
     )
     if run.average:
-        run.average.settle(batches.caption_batches())
+        run.average.settle(run.method.drawn_from(batches.caption_batches()))
     hooks.on_epoch(epoch_report, run)
     return False
 

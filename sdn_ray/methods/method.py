@@ -1,22 +1,77 @@
 """What the loop asks of a method: its stages, its steps, and what a checkpoint keeps of it."""
 
-from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Protocol, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from sdn_ray.data.batches import Batch
-from sdn_ray.distillation.schemes import Stage
-from sdn_ray.models.generator import Generator
+from sdn_ray.data.batches import Batch, Rows
+from sdn_ray.data.sampling import noise_seed
+
+
+class Noise:
+    """The normal numbers of one step: the same ones however often, and on however many workers.
+
+    They are drawn for the whole global batch on the CPU, whatever the device, and each worker takes
+    its share: nothing of them needs to be kept for a run that goes on.
+
+    Args:
+        seed: of the run.
+        step: counted through all stages.
+        device: where they are needed.
+        shared: all workers get the same, of one share.
+    """
+
+    def __init__(self, seed: int, step: int, device: torch.device, *, shared: bool = False) -> None:
+        self._random = torch.Generator().manual_seed(noise_seed(seed, step))
+        self._device = device
+        self._shares, self._own = (1, 0) if shared else (world_size(), rank())
+
+    def __call__(self, rows: int, width: int) -> Tensor:
+        """The next z ~ N(0, I) of this worker, (rows, width) float32."""
+        drawn = torch.randn(self._shares, rows, width, generator=self._random)
+        return drawn[self._own].to(self._device)
+
 
 # One training step with all its updates → (terms,) float32 on the device, no gradient.
-Step = Callable[[Batch], Tensor]
+Step = Callable[[Batch, Noise], Tensor]
 
 
-class Method(Protocol):
+class Stage(Protocol):
+    """A part of a training with optimisers of its own."""
+
+    @property
+    def name(self) -> str:
+        """As it stands in metrics and pictures."""
+        ...
+
+    @property
+    def epochs(self) -> int:
+        """Passes over the training images."""
+        ...
+
+    @property
+    def option(self) -> str:
+        """Where the configuration has its learning rate."""
+        ...
+
+    @property
+    def rows(self) -> Rows:
+        """What its steps want to see of each image."""
+        ...
+
+    def rate(self, step: int, steps: int) -> float:
+        """The learning rate of a step (from 0) of a stage of so many steps."""
+        ...
+
+
+S = TypeVar("S", bound=Stage)
+
+
+class Method(Protocol[S]):
     """A way to train a generator: its networks, losses and updates.
 
     It knows nothing of epochs, files, Ray or MLflow. Between two calls of `begin` its networks are
@@ -24,20 +79,36 @@ class Method(Protocol):
     """
 
     name: str  # under which checkpoints know it
-    stages: tuple[Stage, ...]
-    generator: Generator  # that draws
     device: torch.device
 
-    def terms(self, stage: Stage) -> tuple[str, ...]:
-        """The names of what a step of a stage gives."""
+    @property
+    def stages(self) -> tuple[S, ...]:
+        """In their order."""
         ...
 
-    def begin(self, stage: Stage) -> dict[str, torch.optim.Optimizer]:
+    @property
+    def generator(self) -> nn.Module:
+        """The network that draws, whose weights may be averaged."""
+        ...
+
+    def terms(self, stage: S) -> tuple[str, ...]:
+        """The names of what a step of a stage gives: those of `losses` add up to its loss."""
+        ...
+
+    def losses(self, stage: S) -> int:
+        """How many of the terms, the first ones, make up the loss; others are told beside it."""
+        ...
+
+    def begin(self, stage: S) -> dict[str, torch.optim.Optimizer]:
         """Make the networks what a stage needs, and fresh optimisers for them, by name."""
         ...
 
-    def steps(self, stage: Stage, optimizers: dict[str, torch.optim.Optimizer]) -> Step:
+    def steps(self, stage: S, optimizers: dict[str, torch.optim.Optimizer]) -> Step:
         """The step of a stage that `begin` has begun."""
+        ...
+
+    def drawn_from(self, embeddings: Iterable[Tensor]) -> Iterator[tuple[Tensor, ...]]:
+        """What the generator is called with for batches of embeddings, the same at every time."""
         ...
 
     def trained_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
@@ -56,6 +127,11 @@ class Method(Protocol):
 def world_size() -> int:
     """The number of workers."""
     return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """Which of the workers this is."""
+    return dist.get_rank() if dist.is_initialized() else 0
 
 
 def data_parallel(network: nn.Module) -> nn.Module:

@@ -1,6 +1,6 @@
 """Symmetrical Distillation Networks as a method of the loop: every scheme of Table 3."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ from sdn_ray.data.batches import Batch
 from sdn_ray.distillation.layer_weights import LayerWeights
 from sdn_ray.distillation.losses import LOSSES, term_names
 from sdn_ray.distillation.schemes import Stage
-from sdn_ray.methods.method import Step, data_parallel, world_size
+from sdn_ray.methods.method import Noise, Step, data_parallel, world_size
 from sdn_ray.methods.precision import Precision
 from sdn_ray.models.generator import Generator
 from sdn_ray.models.pixels import normalise
@@ -77,6 +77,14 @@ class SDN:
         """The layers, and `image`: the weighted batch means that a loss is made of."""
         return term_names(stage.loss, self.teacher.plan.names)
 
+    def losses(self, stage: Stage) -> int:
+        """All of the terms."""
+        return len(self.terms(stage))
+
+    def drawn_from(self, embeddings: Iterable[Tensor]) -> Iterator[tuple[Tensor, ...]]:
+        """Embeddings alone."""
+        return ((batch,) for batch in embeddings)
+
     def trained_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """The generator's."""
         return self.generator.named_parameters()
@@ -104,11 +112,11 @@ class SDN:
         return {"generator": adam}
 
     def steps(self, stage: Stage, optimizers: dict[str, torch.optim.Optimizer]) -> Step:
-        """Forward, backward, Adam."""
+        """Forward, backward, Adam; SDN takes no noise."""
         self.generator.train()
         forward, optimizer = self._forward(stage), optimizers["generator"]
 
-        def step(batch: Batch) -> Tensor:
+        def step(batch: Batch, _noise: Noise) -> Tensor:
             total, terms = forward(batch)
             optimizer.zero_grad(set_to_none=True)
             total.backward()

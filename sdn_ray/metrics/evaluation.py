@@ -1,7 +1,7 @@
 """Scores of a generator on captioned images: one image drawn for each image's first caption."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -102,6 +102,4 @@ def evaluate_generator(
 def spread(data: EncodedImages, images: int) -> EncodedImages:
     """At most ``images`` of the images, evenly spread over the data set's order."""
     chosen = np.linspace(0, len(data) - 1, min(images, len(data))).round().astype(np.int64)
-    return EncodedImages(
-        data.images, data.embeddings, data.caption_rows, data.caption_counts, data.indices[chosen]
-    )
+    return replace(data, indices=data.indices[chosen])

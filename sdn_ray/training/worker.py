@@ -273,18 +273,15 @@ class Worker:
         metrics: dict[str, Any] = {"epoch": result.total_epoch, "stage": result.stage.name}
         self._wait(f"scoring epoch {result.total_epoch}")
         if self.rank == 0:
+            generator, last = _generators(run)
             metrics |= {
                 "loss": result.loss,
                 "images_per_second": result.images_per_second,
-                **self._watch(run.result, self.watched_name),
-                **(
-                    self._watch(run.method.generator, f"last/{self.watched_name}")
-                    if run.average
-                    else {}
-                ),
+                **self._watch(generator, self.watched_name),
+                **(self._watch(last, f"last/{self.watched_name}") if last else {}),
                 **{f"terms/{name}": value for name, value in result.terms.items()},
             }
-            self._record_epoch(metrics, result, run.result)
+            self._record_epoch(metrics, result, generator)
         self.context.on_metrics(metrics)
 
     def _watch(self, generator: Generator, part: str) -> dict[str, float]:
@@ -343,14 +340,15 @@ class Worker:
 
     def _export(self, run: Training) -> None:
         scores: dict[str, float] = {}
+        generator, last = _generators(run)
         if self.config.evaluation.score_test:
             test = self.job.captions.encoded(self.job.images, self.job.split.test)
-            scores = self._score_test(run.result, test, baselines=True)
-            if run.average:
-                last = self._score_test(run.method.generator, test, baselines=False)
-                scores |= {f"last/{name}": value for name, value in last.items()}
+            scores = self._score_test(generator, test, baselines=True)
+            if last:
+                others = self._score_test(last, test, baselines=False)
+                scores |= {f"last/{name}": value for name, value in others.items()}
             sheet = self.job.run / SAMPLES / TEST_SHEET
-            self._sample_grid(sheet, run.result, spread(test, self._grid_size()))
+            self._sample_grid(sheet, generator, spread(test, self._grid_size()))
         write_text(self.job.run / "scores.json", json.dumps(scores, indent=1))
         origin = {
             "config": asdict(self.config),
@@ -359,9 +357,9 @@ class Worker:
             "tracked": asdict(self.job.tracked) if self.job.tracked else None,
         }
         encoder = self.job.text_encoder
-        if run.average:
-            export_model(self.job.run / LAST_MODEL, run.method.generator, encoder, origin)
-        export_model(self.job.run / MODEL, run.result, encoder, origin)
+        if last:
+            export_model(self.job.run / LAST_MODEL, last, encoder, origin)
+        export_model(self.job.run / MODEL, generator, encoder, origin)
 
     def _score_test(
         self, generator: Generator, test: EncodedImages, *, baselines: bool
@@ -378,3 +376,11 @@ class Worker:
                 "scoring the test classes", done, total
             ),
         ).scores
+
+
+def _generators(run: Training) -> tuple[Generator, Generator | None]:
+    """What a training has come to and, beside an average, the last weights."""
+    result, last = run.result, run.method.generator
+    assert isinstance(result, Generator)
+    assert isinstance(last, Generator)
+    return result, last if run.average else None

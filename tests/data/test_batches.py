@@ -1,11 +1,18 @@
+import dataclasses
 import threading
 
 import numpy as np
 import pytest
 import torch
 
-from sdn_ray.data.batches import EncodedImages, EpochBatches
-from sdn_ray.data.sampling import draw_captions, draw_flips, epoch_permutation
+from sdn_ray.data.batches import EncodedImages, EpochBatches, Rows
+from sdn_ray.data.sampling import (
+    draw_captions,
+    draw_flips,
+    draw_several_captions,
+    draw_wrong_rows,
+    epoch_permutation,
+)
 from sdn_ray.errors import UserError
 
 IMAGES = 26  # of 40, in no order
@@ -157,3 +164,56 @@ def test_first_captions():
     assert found.shape == (IMAGES, 7)
     for row, image in zip(found, data.indices, strict=True):
         np.testing.assert_array_equal(row, data.embeddings[data.caption_rows[image, 0]])
+
+
+CLASSES = np.arange(40) % 7
+
+
+def test_wrong_images_are_the_documented_draws_flipped_by_themselves():
+    data = dataclasses.replace(new_data(), classes=CLASSES)
+    batches = list(new_batches(data).epoch(2, rows=Rows(wrong=True)))
+    order, own = epoch_permutation(3, 2, IMAGES), CLASSES[data.indices]
+    apart = 0
+    for step, batch in enumerate(batches):
+        members = order[12 * step : 12 * step + 12]
+        others = draw_wrong_rows(3, 2, members, own)
+        assert (own[others] != own[members]).all()
+        expected = data.images[data.indices[others]].copy()
+        flips = draw_flips(3, 2, members, of_wrong=True)
+        expected[flips] = expected[flips, :, ::-1]
+        np.testing.assert_array_equal(batch.wrong.permute(0, 2, 3, 1).numpy(), expected)
+        apart += (flips != draw_flips(3, 2, members)).sum()
+    assert 0 < apart < 24
+    plain = new_batches(data).epoch(2)
+    for batch, other in zip(batches, plain, strict=True):
+        assert other.wrong is None
+        assert torch.equal(batch.images, other.images)
+        assert torch.equal(batch.embeddings, other.embeddings)
+
+
+def test_workers_share_the_wrong_images_of_one():
+    data = dataclasses.replace(new_data(), classes=CLASSES)
+    rows = Rows(wrong=True, captions=2)
+    whole = list(new_batches(data).epoch(1, rows=rows))
+    shares = [list(new_batches(data, rank=r, world_size=2).epoch(1, rows=rows)) for r in (0, 1)]
+    for one, first, second in zip(whole, *shares, strict=True):
+        assert torch.equal(one.wrong, torch.cat([first.wrong, second.wrong]))
+        assert torch.equal(one.embeddings, torch.cat([first.embeddings, second.embeddings]))
+
+
+def test_images_without_classes_have_no_wrong_ones():
+    with pytest.raises(ValueError, match=r"EncodedImages\.classes: found none"):
+        next(new_batches().epoch(0, rows=Rows(wrong=True)))
+
+
+def test_several_captions_are_averaged():
+    data = new_data()
+    (batch, *_) = new_batches(data).epoch(4, rows=Rows(captions=4))
+    members = epoch_permutation(3, 4, IMAGES)[:12]
+    where = data.indices[members]
+    drawn = draw_several_captions(3, 4, members, COUNTS[where], 4)
+    expected = [
+        np.mean([data.embeddings[data.caption_rows[image, c]] for c in captions], axis=0)
+        for image, captions in zip(where, drawn, strict=True)
+    ]
+    np.testing.assert_allclose(batch.embeddings.numpy(), expected, rtol=1e-5, atol=1e-6)

@@ -5,12 +5,17 @@ import scipy.stats
 from sdn_ray.data.sampling import (
     CAPTION,
     FLIP,
+    NOISE,
     ORDER,
+    SEVERAL,
     WRONG,
+    WRONG_FLIP,
     draw_captions,
     draw_flips,
+    draw_several_captions,
     draw_wrong_rows,
     epoch_permutation,
+    noise_seed,
     worker_batches,
 )
 from sdn_ray.errors import UserError
@@ -289,3 +294,49 @@ def test_wrong_rows_of_one_class():
     assert str(error.value) == (
         "dataset: found training images of one class, expected at least two"
     )
+
+
+def test_several_captions_are_distinct_and_uniform():
+    counts = np.full(IMAGES, 10)
+    drawn = draw_several_captions(1, 2, np.arange(IMAGES), counts, 4)
+    assert drawn.shape == (IMAGES, 4)
+    assert all(len(set(row)) == 4 for row in drawn[:500].tolist())
+    for place in range(4):
+        assert_uniform(drawn[:, place], 10)
+    # All ten come, in all orders, where all are drawn.
+    whole = draw_several_captions(1, 2, np.arange(IMAGES), counts, 10)
+    assert (np.sort(whole, axis=1) == np.arange(10)).all()
+    np.testing.assert_array_equal(whole[:, :4], drawn)
+
+
+def test_captions_come_in_turn_where_an_image_has_few():
+    counts = np.array([1, 2, 5, 3])
+    drawn = draw_several_captions(0, 0, np.array([9, 4, 7, 1]), counts, 4)
+    assert drawn[0].tolist() == [0, 0, 0, 0]
+    assert sorted(drawn[1, :2]) == [0, 1]
+    assert drawn[1, 2:].tolist() == drawn[1, :2].tolist()
+    assert len(set(drawn[2].tolist())) == 4
+    assert sorted(drawn[3, :3]) == [0, 1, 2]
+    assert drawn[3, 3] == drawn[3, 0]
+
+
+def test_several_captions_are_the_documented_hash():
+    words = [reference_hash(SEVERAL, 5, 6, (3 << 16) + c) for c in range(4)]
+    drawn = draw_several_captions(5, 6, np.array([3]), np.array([4]), 4)
+    assert drawn[0].tolist() == sorted(range(4), key=words.__getitem__)
+
+
+def test_a_wrong_image_is_flipped_by_itself():
+    images = np.arange(IMAGES)
+    flips = draw_flips(1, 0, images, of_wrong=True)
+    own = draw_flips(1, 0, images)
+    assert_uniform(flips.astype(int), 2)
+    assert_uniform(2 * flips.astype(int) + own, 4)
+    assert flips[3] == reference_hash(WRONG_FLIP, 1, 0, 3) >> 63
+
+
+def test_every_step_has_a_seed_of_noise_of_its_own():
+    seeds = [noise_seed(seed, step) for seed in range(20) for step in range(-5, 500)]
+    assert len(set(seeds)) == len(seeds)
+    assert all(0 <= seed < 2**63 for seed in seeds)
+    assert noise_seed(3, 8) == reference_hash(NOISE, 3, 0, 8) >> 1
