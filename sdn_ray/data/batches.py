@@ -109,11 +109,9 @@ class EpochBatches:
     def _load(self, epoch: int, members: np.ndarray, rows: Rows) -> Batch:
         wrong = None
         if rows.wrong:
-            classes = self._classes()
-            others = draw_wrong_rows(self.seed, epoch, members, classes)
-            flips = draw_flips(self.seed, epoch, members, of_wrong=True)
-            wrong = self._images(others, flips)
-        images = self._images(members, draw_flips(self.seed, epoch, members))
+            others = draw_wrong_rows(self.seed, epoch, members, self._classes())
+            wrong = self._images(others, self._flips(epoch, members, of_wrong=True))
+        images = self._images(members, self._flips(epoch, members))
         return Batch(images, self._embeddings(epoch, members, rows.captions), wrong)
 
     def _classes(self) -> np.ndarray:
@@ -121,9 +119,15 @@ class EpochBatches:
             raise ValueError("EncodedImages.classes: found none, expected those of the images")
         return self.data.classes[self.data.indices]
 
-    def _images(self, members: np.ndarray, flipped: np.ndarray) -> Tensor:
+    def _flips(
+        self, epoch: int, members: np.ndarray, *, of_wrong: bool = False
+    ) -> np.ndarray | None:
+        """Which images are flipped; None where none are."""
+        return draw_flips(self.seed, epoch, members, of_wrong=of_wrong) if self.flips else None
+
+    def _images(self, members: np.ndarray, flipped: np.ndarray | None) -> Tensor:
         images = self.data.images[self.data.indices[members]]
-        if self.flips:
+        if flipped is not None:
             images[flipped] = images[flipped, :, ::-1]
         return self._to_device(images).permute(0, 3, 1, 2)
 

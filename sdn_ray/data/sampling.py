@@ -44,9 +44,7 @@ def draw_captions(
     Returns:
         The caption of each image, 0 … captions - 1, int64, shape ``(batch,)``.
     """
-    high = _hash(CAPTION, seed, epoch, image_indices) >> np.uint64(32)
-    # Scales 32 random bits to the range; the bias is below captions / 2^32.
-    return (high * captions.astype(np.uint64) >> np.uint64(32)).astype(np.int64)
+    return _below(captions, _hash(CAPTION, seed, epoch, image_indices))
 
 
 def draw_several_captions(
@@ -124,8 +122,7 @@ def draw_wrong_rows(
         raise UserError("dataset: found training images of one class, expected at least two")
     # An image of the others, as if the own class [start, stop) were cut out of the sorted images:
     # nothing to reject, so one draw is enough.
-    high = _hash(WRONG, seed, epoch, image_indices) >> np.uint64(32)
-    place = (high * others.astype(np.uint64) >> np.uint64(32)).astype(np.int64)
+    place = _below(others, _hash(WRONG, seed, epoch, image_indices))
     return by_class[np.where(place < start, place, place + stop - start)].astype(np.int64)
 
 
@@ -154,6 +151,12 @@ def worker_batches(
         raise UserError(f"training.batch_size: found {batch_size}, expected {expected}")
     batches = permutation[: steps * batch_size].reshape(steps, world_size, -1)
     return batches[:, rank]
+
+
+def _below(limits: np.ndarray, bits: np.ndarray) -> np.ndarray:
+    """64 random bits each to 0 … limit - 1, int64; the bias is below limit / 2^32."""
+    high = bits >> np.uint64(32)
+    return (high * limits.astype(np.uint64) >> np.uint64(32)).astype(np.int64)
 
 
 def _hash(purpose: int, seed: int, epoch: int, image_indices: np.ndarray) -> np.ndarray:

@@ -1,6 +1,7 @@
 """What the loop asks of a method: its stages, its steps, and what a checkpoint keeps of it."""
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import cached_property
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -26,9 +27,13 @@ class Noise:
     """
 
     def __init__(self, seed: int, step: int, device: torch.device, *, shared: bool = False) -> None:
-        self._random = torch.Generator().manual_seed(noise_seed(seed, step))
-        self._device = device
+        self._seed, self._step, self._device = seed, step, device
         self._shares, self._own = (1, 0) if shared else (world_size(), rank())
+
+    @cached_property
+    def _random(self) -> torch.Generator:
+        """Made when it is asked for: not every method takes noise."""
+        return torch.Generator().manual_seed(noise_seed(self._seed, self._step))
 
     def __call__(self, rows: int, width: int) -> Tensor:
         """The next z ~ N(0, I) of this worker, (rows, width) float32."""

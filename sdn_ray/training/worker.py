@@ -164,6 +164,7 @@ class Worker:
         run = Training(
             method,
             LoopOptions(
+                seed=self.config.seed,
                 log_steps=options.log_steps,
                 checkpoint_steps=options.checkpoint_steps,
                 average_decay=average_decay(self.config),
