@@ -1,9 +1,7 @@
 """Everything that settles an experiment, as one tree of frozen dataclasses."""
 
-import math
-from dataclasses import dataclass, field, fields, is_dataclass
-from types import NoneType, UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+from dataclasses import dataclass, field
+from typing import Literal
 
 from jsonargparse.typing import (
     ClosedUnitInterval,
@@ -13,87 +11,12 @@ from jsonargparse.typing import (
     PositiveInt,
 )
 
-from sdn_ray.errors import OptionError
+from sdn_ray.errors import checked
 
-Scheme = Literal["image", "stage_one", "stage_two", "joint", "sdn", "sdn_diverse"]
-
-
-Section = TypeVar("Section", bound=type)
-
-
-def checked(section: Section) -> Section:
-    """A dataclass that refuses numbers out of their ranges and unknown words, whoever makes it."""
-    section.__post_init__ = _check  # type: ignore[attr-defined]  # which dataclasses call
-    return section
-
-
-def _check(section: Any) -> None:
-    """Try every field against its annotation.
-
-    Raises:
-        OptionError: naming the option, what was found and what was expected.
-    """
-    for spec in fields(section):
-        value = getattr(section, spec.name)
-        if not _fits(value, spec.type):
-            raise OptionError(
-                type(section).__name__,
-                spec.name,
-                f"found {_shown(value)}, expected {_in_words(spec.type)}",
-            )
-
-
-def _shown(value: object) -> str:
-    """A value as it stands in an error, nothing where it is null."""
-    if isinstance(value, int) and abs(value) > 1e18:
-        return "a number of more than 18 digits"
-    text = "nothing" if value is None else repr(value)
-    return text if len(text) <= 100 else f"{text[:100]}…"
-
-
-def _fits(value: object, kind: Any) -> bool:
-    """Whether a value is one that an annotation names."""
-    if get_origin(kind) in (Union, UnionType):
-        return any(_fits(value, one) for one in get_args(kind))
-    if get_origin(kind) is Literal:
-        return value in get_args(kind)
-    if get_origin(kind) is dict:
-        key, entry = get_args(kind)
-        return isinstance(value, dict) and all(
-            _fits(k, key) and _fits(v, entry) for k, v in value.items()
-        )
-    if kind is NoneType:
-        return value is None
-    if kind in _RANGES:
-        try:
-            if not math.isfinite(kind(value)):
-                return False
-        except (OverflowError, TypeError, ValueError):
-            return False
-        return isinstance(value, int if issubclass(kind, int) else int | float) and not isinstance(
-            value, bool
-        )
-    return isinstance(value, kind)
-
-
-def _in_words(kind: Any) -> str:
-    if get_origin(kind) in (Union, UnionType):
-        return " or ".join(_in_words(one) for one in get_args(kind))
-    if get_origin(kind) is Literal:
-        return ", ".join(get_args(kind))
-    if get_origin(kind) is dict:
-        return f"{_in_words(get_args(kind)[1])} for each name"
-    return _WORDS.get(kind) or ("options" if is_dataclass(kind) else kind.__name__)
-
-
-_RANGES: dict[Any, str] = {
-    ClosedUnitInterval: "a number from 0 to 1",
-    NonNegativeFloat: "a number of at least 0",
-    NonNegativeInt: "a whole number of at least 0",
-    PositiveFloat: "a number above 0",
-    PositiveInt: "a whole number above 0",
-}
-_WORDS = _RANGES | {NoneType: "nothing", bool: "true or false", str: "text"}
+MethodName = Literal["sdn", "gan_int_cls"]
+Scheme = Literal[
+    "image", "stage_one", "stage_two", "joint", "sdn", "sdn_diverse", "sdn_adversarial"
+]
 
 
 @dataclass(frozen=True)
@@ -210,11 +133,18 @@ class GeneratorConfig:
         fc_width: Width of g-fc8 and g-fc7.
         batch_norm: Batch normalisation after every layer but the last.
         upsampling: nearest or bilinear.
+        noise_dim: How many normal numbers are drawn beside the caption; with some, one caption
+            gives as many different pictures as one wants. For the scheme sdn_adversarial.
+        modulated: Caption and noise scale and shift every batch normalisation.
+        activation: relu or leaky_relu, of every layer but the last.
     """
 
     fc_width: PositiveInt = 4096
     batch_norm: bool = False
     upsampling: Literal["nearest", "bilinear"] = "nearest"
+    noise_dim: NonNegativeInt = 0
+    modulated: bool = False
+    activation: Literal["relu", "leaky_relu"] = "relu"
 
 
 @dataclass(frozen=True)
@@ -223,15 +153,48 @@ class StageConfig:
     """One stage of distillation.
 
     Args:
-        epochs: Passes over the training images.
+        epochs: Passes over the training images; a stage of 0 epochs is left out.
         learning_rate: Of Adam.
         decay_fraction: Share of the stage's steps, its last, in which the learning rate falls
             linearly to zero; 0 keeps it constant.
     """
 
-    epochs: PositiveInt = 100
+    epochs: NonNegativeInt = 100
     learning_rate: PositiveFloat = 1e-4
     decay_fraction: ClosedUnitInterval = 0.0
+
+
+@dataclass(frozen=True)
+@checked
+class StageThreeConfig:
+    """The third stage of sdn_adversarial, which is not of the paper.
+
+    Heads learn to tell the teacher's features of photographs from those of drawn pictures, and the
+    generator learns to be mistaken for a photograph.
+
+    Args:
+        epochs: Passes over the training images.
+        learning_rate: Of the generator's Adam.
+        decay_fraction: Share of the stage's steps, its last, in which both learning rates fall
+            linearly to zero; 0 keeps them constant.
+        heads_learning_rate: Of the heads' Adam.
+        heads_width: Channels of the first map of each head; they double as the map is halved.
+        heads_most_width: Channels of the widest map of a head.
+        levels: Convolutions whose features have a head, such as conv2_2,conv5_1. Empty: the last of
+            each group.
+        wrong_captions: Share of photographs with wrong captions in what the heads are to refuse.
+        augmentation: Show the heads all pictures in other light, moved, and with a hole.
+    """
+
+    epochs: PositiveInt = 100
+    learning_rate: PositiveFloat = 2e-4
+    decay_fraction: ClosedUnitInterval = 0.0
+    heads_learning_rate: PositiveFloat = 4e-4
+    heads_width: PositiveInt = 16
+    heads_most_width: PositiveInt = 64
+    levels: str | None = None
+    wrong_captions: ClosedUnitInterval = 0.5
+    augmentation: bool = True
 
 
 @dataclass(frozen=True)
@@ -240,9 +203,11 @@ class DistillationConfig:
     """What is learnt from the teacher, and in which order.
 
     Args:
-        scheme: Row of Table 3. A scheme of one stage trains for the epochs of both.
+        scheme: Row of Table 3; a scheme of one stage trains for the epochs of both. Not of the
+            paper is sdn_adversarial: stages one and two, then stage three.
         stage_one: Distilling the teacher's features directly (eq. 1).
         stage_two: Distilling the features of the generated image (eq. 3).
+        stage_three: Of sdn_adversarial alone.
         layer_weights: Preset of the layer weights: paper, mean or balanced.
         weight_factors: Multipliers on the preset by layer (conv3_2), group (conv3) or image. With
             the preset paper they are the weights themselves.
@@ -253,10 +218,43 @@ class DistillationConfig:
     scheme: Scheme = "sdn"
     stage_one: StageConfig = field(default_factory=StageConfig)
     stage_two: StageConfig = field(default_factory=StageConfig)
+    stage_three: StageThreeConfig = field(default_factory=StageThreeConfig)
     layer_weights: Literal["paper", "mean", "balanced"] = "paper"
     weight_factors: dict[str, NonNegativeFloat] = field(default_factory=dict)
     samples: PositiveInt = 1
     grow_samples: bool = False
+
+
+@dataclass(frozen=True)
+@checked
+class GanIntClsConfig:
+    """GAN-INT-CLS (Reed et al., ICML 2016); the defaults are the authors'.
+
+    Args:
+        epochs: Passes over the training images.
+        learning_rate: Of both Adams in the first epochs.
+        halving_epochs: Epochs after which the rate is halved, again and again.
+        captions_averaged: Captions of an image whose embeddings are averaged in a step.
+        cls: Show the discriminator photographs with captions of other classes, too.
+        interpolate: Train the generator on captions between captions, too ("INT").
+        real_label: What the discriminator is to say of photographs.
+        generator_width: Channels of the generator's last map; the first has up to 8 times as many.
+        discriminator_width: Channels of the discriminator's first map.
+        text_width: To how many numbers both compress a caption.
+        noise_dim: How many normal numbers are drawn beside the caption.
+    """
+
+    epochs: PositiveInt = 600
+    learning_rate: PositiveFloat = 2e-4
+    halving_epochs: PositiveInt = 100
+    captions_averaged: PositiveInt = 4
+    cls: bool = True
+    interpolate: bool = True
+    real_label: ClosedUnitInterval = 1.0
+    generator_width: PositiveInt = 128
+    discriminator_width: PositiveInt = 64
+    text_width: PositiveInt = 128
+    noise_dim: PositiveInt = 100
 
 
 @dataclass(frozen=True)
@@ -339,11 +337,13 @@ class ExperimentConfig:
     """Everything that settles a training run.
 
     Args:
+        method: sdn, whose options are generator and distillation, or gan_int_cls.
         seed: Of the weights, of the order of the images, of captions and flips.
         storage: Where checkpoints and the finished model are kept besides the run folder: a URI
             such as s3://bucket/folder, or a mounted folder.
     """
 
+    method: MethodName = "sdn"
     seed: NonNegativeInt = 0
     storage: str | None = None
     dataset: DatasetConfig = field(default_factory=DatasetConfig)
@@ -351,6 +351,7 @@ class ExperimentConfig:
     text: TextConfig = field(default_factory=TextConfig)
     generator: GeneratorConfig = field(default_factory=GeneratorConfig)
     distillation: DistillationConfig = field(default_factory=DistillationConfig)
+    gan_int_cls: GanIntClsConfig = field(default_factory=GanIntClsConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)

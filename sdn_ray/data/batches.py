@@ -44,6 +44,7 @@ class Rows:
     """What the steps of a stage want to see of each image."""
 
     wrong: bool = False  # an image of another class beside it
+    wrong_captions: bool = False  # a caption of an image of another class
     captions: int = 1  # whose embeddings are averaged; 1 is a caption as it is
 
 
@@ -53,7 +54,9 @@ class Batch:
 
     images: Tensor  # (batch, 3, height, width) uint8, channels last in memory
     embeddings: Tensor  # (batch, embedding_dim) float32
-    wrong: Tensor | None = None  # as `images`, each of another class, where `Rows` asks for them
+    # Each of another class, where `Rows` asks for them:
+    wrong: Tensor | None = None  # as `images`
+    wrong_embeddings: Tensor | None = None  # as `embeddings`
 
 
 class EpochBatches:
@@ -107,12 +110,16 @@ class EpochBatches:
             yield self._to_device(part)
 
     def _load(self, epoch: int, members: np.ndarray, rows: Rows) -> Batch:
-        wrong = None
-        if rows.wrong:
+        wrong = wrong_embeddings = None
+        if rows.wrong or rows.wrong_captions:
             others = draw_wrong_rows(self.seed, epoch, members, self._classes())
-            wrong = self._images(others, self._flips(epoch, members, of_wrong=True))
+            if rows.wrong:
+                wrong = self._images(others, self._flips(epoch, members, of_wrong=True))
+            if rows.wrong_captions:
+                wrong_embeddings = self._embeddings(epoch, others, rows.captions)
         images = self._images(members, self._flips(epoch, members))
-        return Batch(images, self._embeddings(epoch, members, rows.captions), wrong)
+        embeddings = self._embeddings(epoch, members, rows.captions)
+        return Batch(images, embeddings, wrong, wrong_embeddings)
 
     def _classes(self) -> np.ndarray:
         if self.data.classes is None:

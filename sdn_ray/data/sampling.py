@@ -4,7 +4,8 @@ Every draw is a hash of (purpose, seed, epoch, image index) and of nothing else,
 depend on the order, the batches or the worker in which an image comes up, nor on the version of a
 random number library. The hash takes the four words in turn through the finaliser of splitmix64
 (Steele, Lea and Flood, "Fast Splittable Pseudorandom Number Generators", OOPSLA 2014), which
-spreads each input bit over all 64 output bits; all arithmetic is modulo 2^64.
+spreads each input bit over all 64 output bits; all arithmetic is modulo 2^64. Normal numbers alone
+are a library's, seeded by such a hash.
 """
 
 import numpy as np
@@ -20,6 +21,7 @@ WRONG = 0x082EFA98EC4E6C89
 WRONG_FLIP = 0x452821E638D01377
 SEVERAL = 0xBE5466CF34E90C6C
 NOISE = 0xC0AC29B7C97C50DD
+DRAWING = 0x3F84D5B5B5470917
 
 WORD = 0xFFFFFFFFFFFFFFFF
 
@@ -91,6 +93,26 @@ def draw_flips(
 def noise_seed(seed: int, step: int) -> int:
     """The seed of a step's noise, counted through all stages: 63 random bits."""
     return int(_hash(NOISE, seed, 0, np.array([step]))[0] >> np.uint64(1))
+
+
+def drawing_noise(seed: int, indices: np.ndarray, samples: int, width: int) -> np.ndarray:
+    """The noise of drawn images, of each by itself: the batch they are drawn in says nothing of it.
+
+    Args:
+        seed: of the drawing.
+        indices: the captions' places in what is drawn, int64, shape ``(n,)``.
+        samples: images of each caption, samples 0 … samples - 1.
+        width: how many normal numbers an image takes.
+
+    Returns:
+        z ~ N(0, I), float32, shape ``(n, samples, width)``.
+    """
+    drawn = np.empty((len(indices), samples, width), dtype=np.float32)
+    for sample in range(samples):
+        for place, word in enumerate(_hash(DRAWING, seed, sample, indices)):
+            random = np.random.Generator(np.random.Philox(key=int(word)))
+            drawn[place, sample] = random.standard_normal(width, dtype=np.float32)
+    return drawn
 
 
 def draw_wrong_rows(

@@ -6,9 +6,11 @@ from typing import get_args
 from sdn_ray.config import Scheme
 from sdn_ray.data.batches import Rows
 
-SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
 DIVERSE: Scheme = "sdn_diverse"
-TWO_STAGE_SCHEMES: tuple[Scheme, ...] = ("sdn", DIVERSE)
+ADVERSARIAL: Scheme = "sdn_adversarial"  # not of the paper
+SCHEMES: tuple[Scheme, ...] = tuple(name for name in get_args(Scheme) if name != ADVERSARIAL)
+TWO_STAGE_SCHEMES: tuple[Scheme, ...] = ("sdn", DIVERSE, ADVERSARIAL)
+STAGE_THREE = "stage_three"
 
 
 @dataclass(frozen=True)
@@ -16,7 +18,7 @@ class Stage:
     """One stage of distillation: a loss, minimised for some epochs by a fresh optimiser."""
 
     name: str
-    loss: str  # a key of `losses.LOSSES`
+    loss: str  # a key of `losses.LOSSES`, or `STAGE_THREE`
     epochs: int
     learning_rate: float
     samples: int = 1  # n, the images the generator draws for one caption in this stage
@@ -24,12 +26,19 @@ class Stage:
 
     @property
     def rows(self) -> Rows:
-        """An image and one of its captions."""
-        return Rows()
+        """An image and one of its captions; the heads of stage three also see wrong ones."""
+        return Rows(wrong_captions=self.adversarial)
+
+    @property
+    def adversarial(self) -> bool:
+        """Whether heads on the teacher's features learn beside the generator."""
+        return self.loss == STAGE_THREE
 
     @property
     def option(self) -> str:
         """Where the configuration has this stage's epochs and learning rate."""
+        if self.adversarial:
+            return f"distillation.{STAGE_THREE}"
         first = self.loss in ("image", "stage_one")
         return f"distillation.{'stage_one' if first else 'stage_two'}"
 
@@ -49,8 +58,9 @@ def scheme_stages(
     decay_fractions: tuple[float, float] = (0.0, 0.0),
     samples: int = 1,
     grow: bool = False,
+    third: Stage | None = None,
 ) -> tuple[Stage, ...]:
-    """The stages of a scheme.
+    """The stages of a scheme; those of 0 epochs are left out.
 
     A scheme of one stage trains for the epochs of both, so that schemes compare fairly; `image`
     and `stage_one` take the learning rate and its decay of stage one, `stage_two` and `joint`
@@ -63,6 +73,7 @@ def scheme_stages(
         decay_fractions: of stage one and of stage two, see `Stage`.
         samples: n of diverse synthesis, used by ``sdn_diverse`` alone.
         grow: let ``sdn_diverse`` draw one sample in stage one and n in stage two (section 4.4).
+        third: stage three of ``sdn_adversarial``, which alone has it.
     """
 
     def stage(name: str, half: int, epochs: int, samples: int = 1) -> Stage:
@@ -70,8 +81,11 @@ def scheme_stages(
 
     if scheme in TWO_STAGE_SCHEMES:
         last = samples if scheme == DIVERSE else 1
-        return (
+        stages = [
             stage("stage_one", 0, epochs[0], 1 if grow else last),
             stage("stage_two", 1, epochs[1], last),
-        )
+        ]
+        if scheme == ADVERSARIAL and third:
+            stages.append(third)
+        return tuple(stage for stage in stages if stage.epochs)
     return (stage(scheme, 0 if scheme in ("image", "stage_one") else 1, sum(epochs)),)

@@ -13,12 +13,11 @@ from sdn_ray.methods.adversarial_losses import (
     generator_loss,
     interpolated_embeddings,
 )
-from sdn_ray.methods.method import Noise, Step, data_parallel
+from sdn_ray.methods.method import Noise, Step, data_parallel, with_settling_noise, world_size
 from sdn_ray.methods.sdn import Computing
 from sdn_ray.models.gan_int_cls import GanIntClsDiscriminator, GanIntClsGenerator
 
 BETAS = (0.5, 0.999)  # of both Adams
-_SETTLING_STEP = -1  # of the noise with which an average is measured: no step of a run
 
 
 @dataclass(frozen=True)
@@ -85,6 +84,11 @@ class GanIntCls:
         self.stage, self.seed = stage, seed
 
     @property
+    def normalises_apart(self) -> bool:
+        """Whether batch normalisation sees but one worker's part of each batch."""
+        return world_size() > 1
+
+    @property
     def stages(self) -> tuple[Adversarial, ...]:
         """One."""
         return (self.stage,)
@@ -99,10 +103,8 @@ class GanIntCls:
         return 4 if self.stage.cls else 3
 
     def drawn_from(self, embeddings: Iterable[Tensor]) -> Iterator[tuple[Tensor, ...]]:
-        """Embeddings, and noise that is the same at every time and in every process."""
-        for place, batch in enumerate(embeddings):
-            noise = Noise(self.seed, _SETTLING_STEP - place, self.device, shared=True)
-            yield batch, noise(len(batch), self.generator.noise_dim)
+        """Embeddings and noise."""
+        return with_settling_noise(embeddings, self.generator.noise_dim, self.seed, self.device)
 
     def trained_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Those of both networks."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from sdn_ray.data.batches import Batch, EpochBatches
 from sdn_ray.methods.averaging import WeightAverage
-from sdn_ray.methods.method import Method, Noise, Stage, Step, world_size
+from sdn_ray.methods.method import RATE_FACTOR, Method, Noise, Stage, Step, world_size
 
 
 class DivergedError(RuntimeError):
@@ -176,7 +176,7 @@ class Training:
         """One step of the method, the ``number``-th of the run; the losses stay on the device."""
         for optimizer in self.optimizers.values():
             for group in optimizer.param_groups:
-                group["lr"] = rate
+                group["lr"] = rate * group.get(RATE_FACTOR, 1.0)
         terms = step(batch, Noise(self.options.seed, number, self.device))
         if self.average:
             self.average.update(self.method.generator)

@@ -12,6 +12,9 @@ from torch.nn.parallel import DistributedDataParallel
 from sdn_ray.data.batches import Batch, Rows
 from sdn_ray.data.sampling import noise_seed
 
+RATE_FACTOR = "rate_factor"  # of an optimiser's group: what its rate is of the stage's
+_SETTLING_STEP = -1  # of the noise with which an average is measured: no step of a run
+
 
 class Noise:
     """The normal numbers of one step: the same ones however often, and on however many workers.
@@ -127,6 +130,15 @@ class Method(Protocol[S]):
     def load_training_state(self, state: dict[str, Any]) -> None:
         """Become what `training_state` told of."""
         ...
+
+
+def with_settling_noise(
+    embeddings: Iterable[Tensor], noise_dim: int, seed: int, device: torch.device
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Embeddings with noise that is the same at every time and in every process."""
+    for place, batch in enumerate(embeddings):
+        noise = Noise(seed, _SETTLING_STEP - place, device, shared=True)
+        yield batch, noise(len(batch), noise_dim)
 
 
 def world_size() -> int:

@@ -18,7 +18,7 @@ from sdn_ray.metrics.perceptual import PerceptualDistance
 from sdn_ray.metrics.ssim import MeanSSIM
 from sdn_ray.models.classifiers import Classifier
 from sdn_ray.models.drawing import draw_images
-from sdn_ray.models.generator import Generator
+from sdn_ray.models.image_generators import ImageGenerator
 from sdn_ray.models.teacher import Teacher
 
 PERCEPTUAL = "perceptual_distance"
@@ -35,7 +35,7 @@ class Evaluation:
 
 
 def evaluate_generator(
-    generator: Generator,
+    generator: ImageGenerator,
     data: EncodedImages,
     *,
     classifier: Classifier | None = None,

@@ -5,45 +5,64 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from sdn_ray.models.generator import Generator
-from sdn_ray.models.pixels import to_uint8
+from sdn_ray.data.sampling import drawing_noise
+from sdn_ray.models.image_generators import ImageGenerator
 
 
 @torch.no_grad()
 def draw_samples(
-    generator: Generator, embeddings: np.ndarray, batch_size: int = 64
+    generator: ImageGenerator,
+    embeddings: np.ndarray,
+    *,
+    samples: int | None = None,
+    seed: int = 0,
+    indices: np.ndarray | None = None,
+    batch_size: int = 64,
 ) -> Iterator[np.ndarray]:
-    """All samples for each embedding, in batches of (batch, samples, height, width, 3) uint8.
+    """Samples for each embedding, in batches of (batch, samples, height, width, 3) uint8.
 
     The generator's mode is restored at the end.
 
     Args:
         generator: on any device.
         embeddings: (n, embedding_dim) float32.
-        batch_size: embeddings a forward pass.
+        samples: images of each; None: those of one forward pass. A generator that takes noise draws
+            as many as are asked for, another at most its own.
+        seed: of the noise.
+        indices: by which, with the seed, the noise of each is drawn, (n,) int64; None: 0 … n - 1.
+        batch_size: images a forward pass, about.
     """
+    own = generator.samples if samples is None else samples
+    indices = np.arange(len(embeddings)) if indices is None else indices
     training = generator.training
     device = next(generator.parameters()).device
     generator.eval()
+    size = max(1, batch_size // own) if generator.noise_dim else batch_size
     try:
-        for start in range(0, len(embeddings), batch_size):
-            batch = torch.from_numpy(np.ascontiguousarray(embeddings[start : start + batch_size]))
-            images = to_uint8(generator(batch.to(device)).images.flatten(0, 1))
-            pixels = images.permute(0, 2, 3, 1).cpu().numpy()
-            yield pixels.reshape(len(batch), generator.samples, *pixels.shape[1:])
+        for start in range(0, len(embeddings), size):
+            part = np.ascontiguousarray(embeddings[start : start + size])
+            batch = torch.from_numpy(part).to(device)
+            if generator.noise_dim:
+                drawn = drawing_noise(seed, indices[start : start + size], own, generator.noise_dim)
+                noise = torch.from_numpy(drawn).to(device).flatten(0, 1)
+                images = generator.pixels(batch.repeat_interleave(own, 0), noise)
+                images = images.unflatten(0, (len(part), own))[:, :, 0]
+            else:
+                images = generator.pixels(batch)[:, :own]
+            yield images.permute(0, 1, 3, 4, 2).cpu().numpy()
     finally:
         generator.train(training)
 
 
 def draw_images(
-    generator: Generator, embeddings: np.ndarray, batch_size: int = 64
+    generator: ImageGenerator, embeddings: np.ndarray, batch_size: int = 64
 ) -> Iterator[np.ndarray]:
     """One image for each embedding, in batches of (batch, height, width, 3) uint8.
 
     In diverse synthesis image i is sample i mod n. Arguments as in ``draw_samples``.
     """
     start = 0
-    for samples in draw_samples(generator, embeddings, batch_size):
+    for samples in draw_samples(generator, embeddings, batch_size=batch_size):
         places = np.arange(len(samples))
         yield samples[places, (start + places) % samples.shape[1]]
         start += len(samples)

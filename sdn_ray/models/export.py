@@ -9,7 +9,7 @@ from typing import Any, NotRequired
 
 import numpy as np
 import torch
-from pydantic import ConfigDict, PositiveInt, with_config
+from pydantic import ConfigDict, with_config
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -18,8 +18,7 @@ from typing_extensions import TypedDict
 from sdn_ray.errors import UserError, one_line
 from sdn_ray.files import making_folder, read_json, write_text
 from sdn_ray.models.drawing import draw_samples
-from sdn_ray.models.generator import Generator, Upsampling
-from sdn_ray.models.plan import Plan
+from sdn_ray.models.image_generators import SDN, ImageGenerator, generator_of, method_of
 from sdn_ray.text.encoders import (
     TextEncoder,
     copied_text_encoder,
@@ -64,19 +63,9 @@ class Origin(TypedDict, total=False):
     tracked: Tracked | None
 
 
-class _Shape(TypedDict):
-    plan: str
-    embedding_dim: PositiveInt
-    image_size: PositiveInt
-    fc_width: PositiveInt
-    samples: PositiveInt
-    batch_norm: bool
-    upsampling: NotRequired[Upsampling]  # models of earlier versions have neither
-    whitened_dim: NotRequired[PositiveInt | None]
-
-
 class _ModelConfig(TypedDict):
-    generator: _Shape
+    method: NotRequired[str]  # of models of earlier versions: sdn
+    generator: dict[str, Any]  # its settings
     text_encoder: bool
     origin: NotRequired[Origin]
 
@@ -85,7 +74,7 @@ class _ModelConfig(TypedDict):
 class Model:
     """What a model folder holds."""
 
-    generator: Generator  # in eval mode
+    generator: ImageGenerator  # in eval mode
     text_encoder: TextEncoder | None  # None: trained on precomputed embeddings
     origin: Origin
 
@@ -120,13 +109,24 @@ class Model:
         device = next(self.generator.parameters()).device
         return self.generator.whitening(embeddings.to(device)).cpu().numpy()
 
-    def draw(self, captions: Sequence[str]) -> Iterator[np.ndarray]:
-        """All samples of each caption, in batches (batch, samples, height, width, 3) uint8."""
-        return draw_samples(self.generator, self.embed(captions))
+    def draw(
+        self,
+        captions: Sequence[str],
+        *,
+        samples: int | None = None,
+        seed: int = 0,
+        indices: np.ndarray | None = None,
+    ) -> Iterator[np.ndarray]:
+        """Samples of each caption, in batches (batch, samples, height, width, 3) uint8.
+
+        Arguments as in `draw_samples`.
+        """
+        embeddings = self.embed(captions)
+        return draw_samples(self.generator, embeddings, samples=samples, seed=seed, indices=indices)
 
 
 def export_model(
-    folder: Path, generator: Generator, text_encoder: Path | None, origin: dict[str, Any]
+    folder: Path, generator: ImageGenerator, text_encoder: Path | None, origin: dict[str, Any]
 ) -> None:
     """Write a model folder, all or nothing; an older one of the same name is replaced.
 
@@ -137,27 +137,17 @@ def export_model(
         origin: what the run was: configuration, class split, scores.
     """
     config = {
-        "plan": str(generator.plan),
-        "embedding_dim": generator.embedding_dim,
-        "image_size": generator.image_size,
-        "fc_width": generator.fc_width,
-        "samples": generator.samples,
-        "batch_norm": generator.batch_norm,
-        "upsampling": generator.upsampling,
-        "whitened_dim": generator.whitened_dim,
+        "method": method_of(generator),
+        "generator": generator.settings,
+        "text_encoder": text_encoder is not None,
+        "origin": origin,
     }
-    has_encoder = text_encoder is not None
     with making_folder(folder) as partial:
         state = {name: t.detach().cpu().contiguous() for name, t in generator.state_dict().items()}
         save_file(state, partial / GENERATOR)
         if text_encoder is not None:
             copy_text_encoder(text_encoder, partial)
-        write_text(
-            partial / CONFIG,
-            json.dumps(
-                {"generator": config, "text_encoder": has_encoder, "origin": origin}, indent=1
-            ),
-        )
+        write_text(partial / CONFIG, json.dumps(config, indent=1))
         older = folder.with_name(f".{folder.name}.older")
         shutil.rmtree(older, ignore_errors=True)
         if folder.exists():
@@ -173,10 +163,11 @@ def load_model(folder: Path) -> Model:
     """
     path = folder / CONFIG
     config = _read_config(path)
+    method, settings = config.get("method", SDN), config["generator"]
     try:
         with torch.device("meta"):  # false numbers in a damaged file cost no memory
-            expected_weights = _generator(config["generator"]).state_dict()
-    except (ArithmeticError, RuntimeError, TypeError, UserError) as error:
+            expected_weights = generator_of(method, settings).state_dict()
+    except (ArithmeticError, RuntimeError, TypeError, ValueError, UserError) as error:
         raise UserError(f"--model: {path}: {one_line(error, 400)}") from error
     path = folder / GENERATOR
     try:
@@ -184,7 +175,7 @@ def load_model(folder: Path) -> Model:
         shapes = {name: weight.shape for name, weight in weights.items()}
         if shapes != {name: weight.shape for name, weight in expected_weights.items()}:
             raise ValueError(_first_difference(expected_weights, weights))
-        generator = _generator(config["generator"])
+        generator = generator_of(method, settings)
         generator.load_state_dict(weights)
     except (OSError, SafetensorError, ValueError) as error:
         raise UserError(
@@ -217,20 +208,6 @@ def _read_config(path: Path) -> _ModelConfig:
         return read_json(path, _ModelConfig, expected)
     except UserError as error:
         raise UserError(f"--model: {error}") from error
-
-
-def _generator(shape: _Shape) -> Generator:
-    """A generator whose weights are to come."""
-    return Generator(
-        Plan.parse(shape["plan"]),
-        embedding_dim=shape["embedding_dim"],
-        image_size=shape["image_size"],
-        fc_width=shape["fc_width"],
-        samples=shape["samples"],
-        batch_norm=shape["batch_norm"],
-        upsampling=shape.get("upsampling", "nearest"),
-        whitened_dim=shape.get("whitened_dim"),
-    )
 
 
 def _first_difference(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str:

@@ -7,13 +7,14 @@ sizes than 64 lengthen or shorten the same plan, which runs between a map of 4×
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import overload
+from typing import Any, overload
 
 import torch
 from torch import Tensor, nn
 
 from sdn_ray.errors import UserError
 from sdn_ray.models.gan_blocks import Bottleneck, Down, Tup, initialise, leaky, rectifier
+from sdn_ray.models.whitening import whitening_layer
 
 _SMALLEST_MAP = 4  # pixels a side of the map next to the text
 _MOST_WIDTHS = 8  # channels of the widest map, in widths
@@ -30,10 +31,13 @@ class GanIntClsGenerator(nn.Module):
         width: channels of the last map, that of S/2; 4×4 has up to 8 times as many.
         text_width: channels to which φ_t is compressed.
         noise_dim: how many normal numbers z is made of.
+        whitened_dim: width of the whitened embedding that is compressed (the authors': none).
 
     Raises:
         UserError: when ``image_size`` is no power of two or below 16.
     """
+
+    samples = 1  # images of one forward pass of a caption: others take other noise
 
     def __init__(
         self,
@@ -42,13 +46,15 @@ class GanIntClsGenerator(nn.Module):
         width: int = 128,
         text_width: int = 128,
         noise_dim: int = 100,
+        whitened_dim: int | None = None,
     ) -> None:
         super().__init__()
         _check_image_size(image_size)
         self.embedding_dim, self.image_size, self.width = embedding_dim, image_size, width
-        self.text_width, self.noise_dim = text_width, noise_dim
+        self.text_width, self.noise_dim, self.whitened_dim = text_width, noise_dim, whitened_dim
         widths = _generator_widths(image_size, width)
-        self.text = nn.Sequential(nn.Linear(embedding_dim, text_width), leaky())
+        self.whitening = whitening_layer(embedding_dim, whitened_dim)
+        self.text = nn.Sequential(nn.Linear(whitened_dim or embedding_dim, text_width), leaky())
         # No activation goes before a bottleneck, here as in the authors' code.
         layers: list[nn.Module] = [
             nn.ConvTranspose2d(noise_dim + text_width, widths[0], _SMALLEST_MAP, bias=False),
@@ -72,8 +78,21 @@ class GanIntClsGenerator(nn.Module):
         Returns:
             Images in [−1, 1], ``(batch, 3, image_size, image_size)``.
         """
-        code = torch.cat([noise, self.text(embeddings)], dim=1)
+        code = torch.cat([noise, self.text(self.whitening(embeddings))], dim=1)
         return self.image(code[:, :, None, None])
+
+    def pixels(self, embeddings: Tensor, noise: Tensor | None = None) -> Tensor:
+        """One image of each caption as bytes: (batch, 1, 3, image_size, image_size) uint8."""
+        if noise is None:
+            raise ValueError(f"noise: found none, expected (batch, {self.noise_dim})")
+        images = (self(embeddings, noise).float() + 1) * 127.5
+        return images.round().clamp(0, 255).to(torch.uint8)[:, None]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What makes a generator of the same shape."""
+        names = ("embedding_dim", "image_size", "width", "text_width", "noise_dim", "whitened_dim")
+        return {name: getattr(self, name) for name in names}
 
     def reset_parameters(self, seed: int) -> None:
         """The authors' initial laws, drawn from ``seed`` alone: see `gan_blocks.initialise`."""
@@ -91,6 +110,7 @@ class GanIntClsDiscriminator(nn.Module):
         width: channels of the first map, that of S/2; 4×4 has up to 8 times as many.
         text_width: channels to which φ_t is compressed.
         text_norm: batch normalisation of the compressed text.
+        whitened_dim: width of the whitened embedding that is compressed (the authors': none).
 
     Raises:
         UserError: when ``image_size`` is no power of two or below 16.
@@ -103,6 +123,7 @@ class GanIntClsDiscriminator(nn.Module):
         width: int = 64,
         text_width: int = 128,
         text_norm: bool = True,
+        whitened_dim: int | None = None,
     ) -> None:
         super().__init__()
         _check_image_size(image_size)
@@ -110,8 +131,9 @@ class GanIntClsDiscriminator(nn.Module):
         self.text_width, self.text_norm = text_width, text_norm
         widths = _discriminator_widths(image_size, width)
         self.image = _image_path(widths)
+        self.whitening = whitening_layer(embedding_dim, whitened_dim)
         self.text = nn.Sequential(
-            nn.Linear(embedding_dim, text_width),
+            nn.Linear(whitened_dim or embedding_dim, text_width),
             nn.BatchNorm1d(text_width) if text_norm else nn.Identity(),
             leaky(),
         )
@@ -153,7 +175,8 @@ class GanIntClsDiscriminator(nn.Module):
 
     def _logits(self, images: Tensor, embeddings: Tensor) -> Tensor:
         seen = self.image(images)
-        said = self.text(embeddings)[:, :, None, None].expand(-1, -1, *seen.shape[2:])
+        said = self.text(self.whitening(embeddings))[:, :, None, None]
+        said = said.expand(-1, -1, *seen.shape[2:])
         return self.head(torch.cat([seen, said], dim=1)).flatten()
 
 

@@ -1,13 +1,20 @@
 """The generator G (section 3.2): the mirror image of the teacher, text embedding to image."""
 
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from sdn_ray.errors import UserError
+from sdn_ray.models.pixels import to_uint8
 from sdn_ray.models.plan import POOL, Plan
+from sdn_ray.models.whitening import whitening_layer
 
 Upsampling = Literal["nearest", "bilinear"]
+Activation = Literal["relu", "leaky_relu"]
+
+_LEAK = 0.2  # slope of a leaky ReLU below zero
+_MODULATION = 0.2  # deviation of the first scales and shifts that a caption and its noise give
 
 
 class GeneratorOutput(NamedTuple):
@@ -17,31 +24,53 @@ class GeneratorOutput(NamedTuple):
     features: list[Tensor]  # φ_{l+1}^G, shaped and ordered as the teacher's features
 
 
-class Whitening(nn.Module):
-    """(φ_t − mean) · matrix: fixed statistics of training captions, see `text.whitening`.
+class ModulatedNorm(nn.Module):
+    """Batch normalisation whose scale and shift a code gives: (1 + s(c)) · BN(x) + t(c).
+
+    What batch normalisation takes from a picture, its caption and noise give back.
 
     Args:
-        embedding_dim: width of φ_t.
-        dim: width of what g-fc8 is given.
+        channels: of the maps.
+        code_dim: width of the code.
     """
 
-    def __init__(self, embedding_dim: int, dim: int) -> None:
+    def __init__(self, channels: int, code_dim: int) -> None:
         super().__init__()
-        self.mean: Tensor
-        self.matrix: Tensor
-        self.register_buffer("mean", torch.zeros(embedding_dim))
-        self.register_buffer("matrix", torch.zeros(embedding_dim, dim))
+        self.norm = nn.BatchNorm2d(channels, affine=False)
+        self.modulation = nn.Linear(code_dim, 2 * channels)
 
-    def forward(self, embeddings: Tensor) -> Tensor:
-        """(batch, embedding_dim) → (batch, dim)."""
-        return (embeddings - self.mean) @ self.matrix
+    def forward(self, maps: Tensor, code: Tensor) -> Tensor:
+        """Maps (batch, channels, height, width) and codes (batch, code_dim) to such maps."""
+        scale, shift = self.modulation(code)[:, :, None, None].chunk(2, 1)
+        return torch.addcmul(shift, self.norm(maps), 1 + scale)
+
+    def reset_parameters(self, random: torch.Generator) -> None:
+        """Scales around 1 and shifts around 0, for codes of unit variance."""
+        deviation = _MODULATION * self.modulation.in_features**-0.5
+        nn.init.normal_(self.modulation.weight, std=deviation, generator=random)
+        nn.init.zeros_(self.modulation.bias)
 
 
 class MirrorConvolution(nn.Sequential):
-    """The mirror of one convolution: 3×3, width(l) → width(l-1), ReLU unless it is the last."""
+    """The mirror of one convolution: 3×3, width(l) → width(l-1), activated unless it is the last.
+
+    Args:
+        in_channels: width(l).
+        out_channels: width(l-1).
+        batch_norm: batch normalisation after the convolution, unless it is the last.
+        last: the one that gives the image.
+        activation: after it.
+        code_dim: width of the code that modulates the batch normalisation; None: its own weights.
+    """
 
     def __init__(
-        self, in_channels: int, out_channels: int, batch_norm: bool, last: bool = False
+        self,
+        in_channels: int,
+        out_channels: int,
+        batch_norm: bool,
+        last: bool = False,
+        activation: Activation = "relu",
+        code_dim: int | None = None,
     ) -> None:
         normalise = batch_norm and not last
         # A bias before a batch normalisation would be taken away by it.
@@ -49,10 +78,18 @@ class MirrorConvolution(nn.Sequential):
             nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=not normalise)
         ]
         if normalise:
-            layers.append(nn.BatchNorm2d(out_channels))
+            layers.append(
+                ModulatedNorm(out_channels, code_dim) if code_dim else nn.BatchNorm2d(out_channels)
+            )
         if not last:
-            layers.append(nn.ReLU(inplace=True))
+            layers.append(_activation(activation, inplace=True))
         super().__init__(*layers)
+
+    def forward(self, maps: Tensor, code: Tensor | None = None) -> Tensor:
+        """Maps (batch, in, height, width) to (batch, out, height, width); a code modulates them."""
+        for layer in self:
+            maps = layer(maps, code) if isinstance(layer, ModulatedNorm) else layer(maps)
+        return maps
 
 
 class Generator(nn.Module):
@@ -69,9 +106,13 @@ class Generator(nn.Module):
         upsampling: nearest, or bilinear, which is smoother and draws no lattice (the paper says
             "image resize", which is either).
         whitened_dim: width of the whitened embedding that g-fc8 is given; None gives it φ_t itself.
+        noise_dim: how many normal numbers g-fc8 is given beside the embedding (paper: none).
+        modulated: the embedding and the noise scale and shift every batch normalisation of a
+            mirror convolution.
+        activation: of every layer but the last (paper: relu).
 
     Raises:
-        UserError: when the pools cannot halve ``image_size``.
+        UserError: when the pools cannot halve ``image_size``, or there is nothing to modulate.
     """
 
     def __init__(
@@ -85,22 +126,28 @@ class Generator(nn.Module):
         batch_norm: bool = False,
         upsampling: Upsampling = "nearest",
         whitened_dim: int | None = None,
+        noise_dim: int = 0,
+        modulated: bool = False,
+        activation: Activation = "relu",
     ) -> None:
         super().__init__()
         plan.check_image_size(image_size)
+        check_modulation(modulated, batch_norm)
         self.plan, self.samples, self.batch_norm = plan, samples, batch_norm
         self.embedding_dim, self.image_size, self.fc_width = embedding_dim, image_size, fc_width
         top = plan.convolutions[-1].out_channels
         side = image_size >> plan.pools
         self.upsampling, self.whitened_dim = upsampling, whitened_dim
-        self.whitening = Whitening(embedding_dim, whitened_dim) if whitened_dim else nn.Identity()
-        self.g_fc8 = _fully_connected(whitened_dim or embedding_dim, fc_width, batch_norm)
-        self.g_fc7 = _fully_connected(fc_width, fc_width, batch_norm)
+        self.whitening = whitening_layer(embedding_dim, whitened_dim)
+        self.noise_dim, self.modulated, self.activation = noise_dim, modulated, activation
+        code_dim = (whitened_dim or embedding_dim) + noise_dim
+        self.g_fc8 = _fully_connected(code_dim, fc_width, batch_norm, activation)
+        self.g_fc7 = _fully_connected(fc_width, fc_width, batch_norm, activation)
         self.g_fc6 = nn.Sequential(
             nn.Linear(fc_width, top * side * side),
             nn.Unflatten(1, (top, side, side)),
             nn.BatchNorm2d(top) if batch_norm else nn.Identity(),
-            nn.ReLU(),
+            _activation(activation),
         )
         self.mirror = nn.ModuleDict(
             {
@@ -109,6 +156,8 @@ class Generator(nn.Module):
                     c.in_channels if c.name != "conv1_1" else 3 * samples,
                     batch_norm,
                     last=c.name == "conv1_1",
+                    activation=activation,
+                    code_dim=code_dim if modulated else None,
                 )
                 for c in reversed(plan.convolutions)
             }
@@ -119,9 +168,22 @@ class Generator(nn.Module):
             align_corners=False if upsampling == "bilinear" else None,
         )
 
-    def forward(self, embeddings: Tensor) -> GeneratorOutput:
-        """Embeddings (batch, embedding_dim) to images and the features for the teacher's."""
-        activation = self.g_fc6(self.g_fc7(self.g_fc8(self.whitening(embeddings))))
+    def forward(self, embeddings: Tensor, noise: Tensor | None = None) -> GeneratorOutput:
+        """Draw.
+
+        Args:
+            embeddings: φ_t, (batch, embedding_dim).
+            noise: z ~ N(0, I), (batch, noise_dim), where the generator takes noise.
+
+        Returns:
+            Images, and the features for the teacher's.
+        """
+        code = self.whitening(embeddings)
+        if self.noise_dim:
+            if noise is None:
+                raise ValueError(f"noise: found none, expected (batch, {self.noise_dim})")
+            code = torch.cat([code, noise], 1)
+        activation = self.g_fc6(self.g_fc7(self.g_fc8(code)))
         activation = activation.contiguous(memory_format=torch.channels_last)
         mirrors = iter(self.mirror.values())
         features = []
@@ -132,8 +194,30 @@ class Generator(nn.Module):
                 # The pairing rule: what enters the mirror of convolution l is compared with
                 # the teacher's output of convolution l.
                 features.append(activation)
-                activation = next(mirrors)(activation)
+                activation = next(mirrors)(activation, code)
         return GeneratorOutput(activation.unflatten(1, (self.samples, 3)), features[::-1])
+
+    def pixels(self, embeddings: Tensor, noise: Tensor | None = None) -> Tensor:
+        """All samples of each caption as bytes: (batch, samples, 3, height, width) uint8."""
+        images = self(embeddings, noise).images
+        return to_uint8(images.flatten(0, 1)).unflatten(0, images.shape[:2])
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What makes a generator of the same shape."""
+        return {
+            "plan": str(self.plan),
+            "embedding_dim": self.embedding_dim,
+            "image_size": self.image_size,
+            "fc_width": self.fc_width,
+            "samples": self.samples,
+            "batch_norm": self.batch_norm,
+            "upsampling": self.upsampling,
+            "whitened_dim": self.whitened_dim,
+            "noise_dim": self.noise_dim,
+            "modulated": self.modulated,
+            "activation": self.activation,
+        }
 
     def reset_parameters(self, seed: int) -> None:
         """He normal weights and zero biases, drawn from ``seed`` alone."""
@@ -143,6 +227,9 @@ class Generator(nn.Module):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=random)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
+        for module in self.modules():
+            if isinstance(module, ModulatedNorm):
+                module.reset_parameters(random)
 
     def grow_samples(self, samples: int, noise: float, seed: int) -> None:
         """Widen the last layer from 3 to 3n channels (section 4.4).
@@ -162,8 +249,27 @@ class Generator(nn.Module):
         self.samples = samples
 
 
-def _fully_connected(in_features: int, out_features: int, batch_norm: bool) -> nn.Sequential:
+def check_modulation(modulated: bool, batch_norm: bool) -> None:
+    """Refuse to modulate what is not there.
+
+    Raises:
+        UserError: names ``generator.modulated``.
+    """
+    if modulated and not batch_norm:
+        raise UserError(
+            "generator.modulated: found true beside generator.batch_norm false; what is modulated "
+            "is batch normalisation, expected both"
+        )
+
+
+def _activation(name: Activation, inplace: bool = False) -> nn.Module:
+    return nn.LeakyReLU(_LEAK, inplace) if name == "leaky_relu" else nn.ReLU(inplace)
+
+
+def _fully_connected(
+    in_features: int, out_features: int, batch_norm: bool, activation: Activation
+) -> nn.Sequential:
     layers: list[nn.Module] = [nn.Linear(in_features, out_features)]
     if batch_norm:
         layers.append(nn.BatchNorm1d(out_features))
-    return nn.Sequential(*layers, nn.ReLU())
+    return nn.Sequential(*layers, _activation(activation))

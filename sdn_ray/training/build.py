@@ -1,19 +1,34 @@
 """From a configuration to what is trained: stages, generator, layer weights."""
 
-import torch
+from dataclasses import asdict
+from typing import Any
 
-from sdn_ray.config import ExperimentConfig
+import torch
+from torch import Tensor, nn
+
+from sdn_ray.config import ExperimentConfig, GeneratorConfig
 from sdn_ray.data.batches import EncodedImages
 from sdn_ray.distillation.layer_weights import LayerWeights, layer_weights, mean_feature_sizes
-from sdn_ray.distillation.schemes import Stage, scheme_stages
+from sdn_ray.distillation.schemes import ADVERSARIAL, STAGE_THREE, Stage, scheme_stages
+from sdn_ray.errors import UserError
+from sdn_ray.methods.gan_int_cls import Adversarial, GanIntCls
+from sdn_ray.methods.method import Stage as LoopStage
+from sdn_ray.methods.sdn import Computing
+from sdn_ray.methods.sdn_adversarial import Adversary
 from sdn_ray.metrics.evaluation import spread
+from sdn_ray.models.feature_heads import FeatureHeads, last_of_each_group
+from sdn_ray.models.gan_int_cls import GanIntClsDiscriminator, GanIntClsGenerator
 from sdn_ray.models.generator import Generator
+from sdn_ray.models.image_generators import GAN_INT_CLS
 from sdn_ray.models.pixels import normalise
 from sdn_ray.models.plan import Plan
 from sdn_ray.models.teacher import Teacher
+from sdn_ray.models.whitening import Whitening
 from sdn_ray.text.whitening import CaptionWhitening
 
-BALANCE_SAMPLE = 256  # training images that `balanced` layer weights are measured on
+_SAMPLE_BATCH = 32
+_LATER_GENERATOR_OPTIONS = ("noise_dim", "modulated", "activation")
+SAMPLE = 256  # training images on which `balanced` layer weights, and the heads', are measured
 
 
 def config_stages(config: ExperimentConfig) -> tuple[Stage, ...]:
@@ -26,7 +41,50 @@ def config_stages(config: ExperimentConfig) -> tuple[Stage, ...]:
         decay_fractions=(d.stage_one.decay_fraction, d.stage_two.decay_fraction),
         samples=d.samples,
         grow=d.grow_samples,
+        third=Stage(
+            STAGE_THREE,
+            STAGE_THREE,
+            d.stage_three.epochs,
+            d.stage_three.learning_rate,
+            decay_fraction=d.stage_three.decay_fraction,
+        ),
     )
+
+
+def method_stages(config: ExperimentConfig) -> tuple[LoopStage, ...]:
+    """The stages of a configuration's method."""
+    return (adversarial(config),) if config.method == GAN_INT_CLS else config_stages(config)
+
+
+def adversarial(config: ExperimentConfig) -> Adversarial:
+    """The stage of GAN-INT-CLS that a configuration asks for."""
+    c = config.gan_int_cls
+    return Adversarial(
+        epochs=c.epochs,
+        learning_rate=c.learning_rate,
+        halving_epochs=c.halving_epochs,
+        captions=c.captions_averaged,
+        cls=c.cls,
+        interpolate=c.interpolate,
+        real_label=c.real_label,
+    )
+
+
+def method_identity(config: ExperimentConfig) -> dict[str, Any]:
+    """The options of the method, which must be the same when a run goes on.
+
+    Options that earlier versions did not have are left out where they change nothing: their runs go
+    on.
+    """
+    if config.method == GAN_INT_CLS:
+        return {"method": config.method, "gan_int_cls": asdict(config.gan_int_cls)}
+    generator, distillation = asdict(config.generator), asdict(config.distillation)
+    for name, default in asdict(GeneratorConfig()).items():
+        if name in _LATER_GENERATOR_OPTIONS and generator[name] == default:
+            del generator[name]
+    if config.distillation.scheme != ADVERSARIAL:
+        del distillation["stage_three"]
+    return {"generator": generator, "distillation": distillation}
 
 
 def average_decay(config: ExperimentConfig) -> float | None:
@@ -51,11 +109,101 @@ def new_generator(
     """
     generator = mirror(config, teacher.plan, embedding_dim, whitening)
     generator.reset_parameters(config.seed)
-    if whitening is not None:
-        mean, matrix = generator.whitening.buffers()
-        mean.copy_(torch.from_numpy(whitening.mean))
-        matrix.copy_(torch.from_numpy(whitening.matrix))
+    _whiten(generator, whitening)
     return generator
+
+
+def _whiten(network: nn.Module, whitening: CaptionWhitening | None) -> None:
+    if whitening is not None:
+        assert isinstance(network.whitening, Whitening)
+        network.whitening.set(torch.from_numpy(whitening.mean), torch.from_numpy(whitening.matrix))
+
+
+def new_gan_int_cls(
+    config: ExperimentConfig,
+    embedding_dim: int,
+    whitening: CaptionWhitening | None,
+    computing: Computing,
+) -> GanIntCls:
+    """GAN-INT-CLS with its first weights; arguments as of `new_generator`."""
+    c = config.gan_int_cls
+    shape = {
+        "embedding_dim": embedding_dim,
+        "image_size": config.dataset.image_size,
+        "text_width": c.text_width,
+        "whitened_dim": whitening.dim if whitening else None,
+    }
+    generator = GanIntClsGenerator(**shape, width=c.generator_width, noise_dim=c.noise_dim)
+    discriminator = GanIntClsDiscriminator(**shape, width=c.discriminator_width)
+    generator.reset_parameters(config.seed)
+    discriminator.reset_parameters(config.seed + 1)
+    for network in (generator, discriminator):
+        _whiten(network, whitening)
+    return GanIntCls(
+        generator, discriminator, adversarial(config), seed=config.seed, computing=computing
+    )
+
+
+def heads_levels(config: ExperimentConfig, plan: Plan) -> tuple[str, ...]:
+    """The convolutions whose features have a head.
+
+    Raises:
+        UserError: naming one that the teacher does not have.
+    """
+    asked = config.distillation.stage_three.levels
+    if asked is None:
+        return last_of_each_group(plan)
+    levels = tuple(level.strip() for level in asked.split(","))
+    for level in levels:
+        if level not in plan.names or levels.count(level) > 1:
+            raise UserError(
+                f"distillation.stage_three.levels: found {level}, expected some of "
+                f"{', '.join(plan.names)}, each once"
+            )
+    return levels
+
+
+def new_adversary(
+    config: ExperimentConfig, teacher: Teacher, data: EncodedImages, code_dim: int, device: str
+) -> Adversary | None:
+    """The heads of stage three with their first weights; None where the scheme has no such stage.
+
+    Args:
+        config: the experiment.
+        teacher: which moves to ``device``.
+        data: the training images, some of which settle the scale of what the heads see.
+        code_dim: width of what the generator's first layer is given of a caption.
+        device: where that is measured.
+    """
+    if config.distillation.scheme != ADVERSARIAL:
+        return None
+    settings = config.distillation.stage_three
+    heads = FeatureHeads(
+        teacher.plan,
+        config.dataset.image_size,
+        code_dim,
+        levels=heads_levels(config, teacher.plan),
+        width=settings.heads_width,
+        most=settings.heads_most_width,
+    )
+    heads.reset_parameters(config.seed + 1)
+    teacher.to(device)
+    with torch.no_grad():
+        batches = torch.split(_sample(data, device), _SAMPLE_BATCH)
+        heads.standardise(heads.seen(teacher(batch)) for batch in batches)
+    return Adversary(
+        heads,
+        rate_factor=settings.heads_learning_rate / settings.learning_rate,
+        wrong_weight=settings.wrong_captions,
+        augment=settings.augmentation,
+    )
+
+
+def _sample(data: EncodedImages, device: str) -> Tensor:
+    """Some training images, normalised."""
+    sample = spread(data, SAMPLE)
+    pixels = torch.from_numpy(sample.images[sample.indices]).permute(0, 3, 1, 2)
+    return normalise(pixels.to(device))
 
 
 def mirror(
@@ -74,6 +222,9 @@ def mirror(
         batch_norm=config.generator.batch_norm,
         upsampling=config.generator.upsampling,
         whitened_dim=whitening.dim if whitening else None,
+        noise_dim=config.generator.noise_dim,
+        modulated=config.generator.modulated,
+        activation=config.generator.activation,
     )
 
 
@@ -91,9 +242,7 @@ def config_weights(
     d = config.distillation
     sizes = None
     if d.layer_weights == "balanced":
-        sample = spread(data, BALANCE_SAMPLE)
-        pixels = torch.from_numpy(sample.images[sample.indices]).permute(0, 3, 1, 2)
-        sizes = mean_feature_sizes(teacher.to(device), normalise(pixels.to(device)))
+        sizes = mean_feature_sizes(teacher.to(device), _sample(data, device))
     return layer_weights(
         d.layer_weights, d.weight_factors, teacher.plan, config.dataset.image_size, sizes
     )

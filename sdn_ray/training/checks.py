@@ -11,8 +11,6 @@ from pathlib import Path
 import torch
 
 from sdn_ray.config import ExperimentConfig, TextConfig
-from sdn_ray.distillation.layer_weights import check_factors
-from sdn_ray.distillation.schemes import DIVERSE
 from sdn_ray.errors import UserError
 from sdn_ray.metrics.evaluation import TEST_SPLITS
 from sdn_ray.models.classifiers import load_classifier
@@ -24,7 +22,7 @@ from sdn_ray.preparation.teacher import fit_plan, teacher_weights
 from sdn_ray.text.encoders import CHAR_CNN_RNN, FIT, PRETRAINED, WORDS
 from sdn_ray.text.precomputed import read_precomputed
 from sdn_ray.text.sentence import KINDS as SENTENCE_KINDS
-from sdn_ray.training.build import mirror
+from sdn_ray.training.method_checks import check_method, new_shape, size_options
 
 SMALLEST = 11  # pixels
 _BYTES_A_PARAMETER = 16  # itself, its gradient and Adam's two moments, in float32
@@ -73,23 +71,13 @@ def check_experiment(config: ExperimentConfig) -> None:
             f"dataset.image_size: found {config.dataset.image_size}, expected at least {SMALLEST}, "
             "the side of the window that SSIM looks through"
         )
-    distillation, training = config.distillation, config.training
-    check_factors(plan, distillation.weight_factors)
-    if distillation.samples > 1 and distillation.scheme != DIVERSE:
-        raise UserError(
-            f"distillation.samples: found {distillation.samples} with scheme "
-            f"{distillation.scheme}; several samples need the scheme {DIVERSE}"
-        )
+    training = config.training
     if training.batch_size % training.workers:
         raise UserError(
             f"training.batch_size: found {training.batch_size}, expected a multiple of "
             f"training.workers ({training.workers}), among whom each batch is divided"
         )
-    if config.generator.batch_norm and training.batch_size // training.workers < 2:
-        raise UserError(
-            "generator.batch_norm: needs at least 2 images a worker, found training.batch_size "
-            f"{training.batch_size} over {training.workers} workers"
-        )
+    check_method(config, plan)
     check_memory(config, plan)
     if training.compile:
         _check_compiler()
@@ -128,18 +116,15 @@ def check_memory(config: ExperimentConfig, plan: Plan) -> None:
         limit, where = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), "this machine has"
     try:
         with torch.device("meta"):  # shapes alone
-            generator = mirror(config, plan, config.text.embedding_dim)
+            generator = new_shape(config, plan)
         parameters = sum(parameter.numel() for parameter in generator.parameters())
     except (ArithmeticError, RuntimeError, TypeError):  # more than can be counted
         parameters = sys.maxsize
     wanted = parameters * _BYTES_A_PARAMETER
     if wanted > limit:
         raise UserError(
-            f"teacher.plan {plan}, generator.fc_width {config.generator.fc_width}, "
-            f"text.embedding_dim {config.text.embedding_dim}, dataset.image_size "
-            f"{config.dataset.image_size} and distillation.samples {config.distillation.samples} "
-            f"make a generator that takes {wanted / 1e9:.3g} GB to train, and {where} "
-            f"{limit / 1e9:.3g} GB; expected smaller ones"
+            f"{size_options(config, plan)} make a generator that takes {wanted / 1e9:.3g} GB to "
+            f"train, and {where} {limit / 1e9:.3g} GB; expected smaller ones"
         )
 
 

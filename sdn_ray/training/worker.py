@@ -23,6 +23,7 @@ from sdn_ray.methods.checkpoints import (
     remove_partial_files,
     save_checkpoint,
 )
+from sdn_ray.methods.gan_int_cls import GanIntCls
 from sdn_ray.methods.loop import (
     EpochResult,
     Hooks,
@@ -39,13 +40,21 @@ from sdn_ray.metrics.evaluation import TEST_SPLITS, evaluate_generator, spread
 from sdn_ray.models.classifiers import Classifier, load_classifier
 from sdn_ray.models.drawing import draw_images
 from sdn_ray.models.export import export_model
-from sdn_ray.models.generator import Generator
+from sdn_ray.models.image_generators import GAN_INT_CLS, ImageGenerator
 from sdn_ray.models.teacher import load_teacher
 from sdn_ray.pictures import captioned_grid, loss_curves
 from sdn_ray.runs.folder import check_same, forget_epochs_after, note_epoch, read_metrics
 from sdn_ray.runs.tracking import Recorder
 from sdn_ray.text.whitening import load_whitening
-from sdn_ray.training.build import average_decay, config_stages, config_weights, new_generator
+from sdn_ray.training.build import (
+    average_decay,
+    config_stages,
+    config_weights,
+    method_identity,
+    new_adversary,
+    new_gan_int_cls,
+    new_generator,
+)
 from sdn_ray.training.job import TrainingJob, WorkerContext
 from sdn_ray.training.records import (
     CURVES,
@@ -175,7 +184,7 @@ class Worker:
         if self.rank == 0:
             if method.normalises_apart:
                 self.terminal.line(
-                    "generator.batch_norm: on CPUs each of the "
+                    "batch normalisation: on CPUs each of the "
                     f"{self.context.world_size} workers normalises over its own part of a batch; "
                     "one worker, or GPUs, normalise over all of it"
                 )
@@ -186,27 +195,32 @@ class Worker:
                 self.terminal.line(f"going on from step {done} of {total} ({path.name})")
         return run
 
-    def _new_method(self, state: dict[str, Any] | None) -> SDN:
+    def _new_method(self, state: dict[str, Any] | None) -> SDN | GanIntCls:
         """The networks with their first weights; a checkpoint knows the weights of the layers."""
         config, options = self.config, self.config.training
-        teacher = load_teacher(str(self.job.teacher), config.teacher.plan)
-        self._teacher = teacher  # which the method moves to its device and precision
+        self._teacher = load_teacher(str(self.job.teacher), config.teacher.plan)
         whitening = load_whitening(self.job.whitening) if self.job.whitening else None
         embedding_dim = self.train_data.embeddings.shape[1]
-        generator = new_generator(config, teacher, embedding_dim, whitening)
+        computing = Computing(settled(options.precision), options.compile, self.device)
+        if config.method == GAN_INT_CLS:
+            self._teacher.to(self.device)  # which measures alone
+            return new_gan_int_cls(config, embedding_dim, whitening, computing)
+        generator = new_generator(config, self._teacher, embedding_dim, whitening)
+        code_dim = whitening.dim if whitening else embedding_dim
         if state:
             weights = stored_weights(state["networks"])
         else:
             weights = self._of_rank_zero(
-                lambda: config_weights(config, teacher, self.train_data, self.device)
+                lambda: config_weights(config, self._teacher, self.train_data, self.device)
             )
         return SDN(
             generator,
-            teacher,
+            self._teacher,  # which the method moves to its device and precision
             config_stages(config),
             weights,
+            adversary=new_adversary(config, self._teacher, self.train_data, code_dim, self.device),
             seed=config.seed,
-            computing=Computing(settled(options.precision), options.compile, self.device),
+            computing=computing,
         )
 
     @cached_property
@@ -216,8 +230,7 @@ class Worker:
         half_life = config.training.average_half_life
         return {
             "seed": config.seed,
-            "generator": asdict(config.generator),
-            "distillation": asdict(config.distillation),
+            **method_identity(config),
             "training.batch_size": config.training.batch_size,
             "training.flips": config.training.flips,
             "training.precision": config.training.precision,
@@ -285,7 +298,7 @@ class Worker:
             self._record_epoch(metrics, result, generator)
         self.context.on_metrics(metrics)
 
-    def _watch(self, generator: Generator, part: str) -> dict[str, float]:
+    def _watch(self, generator: ImageGenerator, part: str) -> dict[str, float]:
         """Scores of a generator on the watched images, each named after the part."""
         scores = evaluate_generator(
             generator,
@@ -297,7 +310,7 @@ class Worker:
         return {f"{part}/{name}": value for name, value in scores.items()}
 
     def _record_epoch(
-        self, metrics: dict[str, Any], result: EpochResult, generator: Generator
+        self, metrics: dict[str, Any], result: EpochResult, generator: ImageGenerator
     ) -> None:
         note_epoch(self.job.run, metrics)
         self.terminal.line(
@@ -316,7 +329,7 @@ class Worker:
     def _grid_size(self) -> int:
         return self.config.evaluation.captions
 
-    def _sample_grid(self, path: Path, generator: Generator, data: EncodedImages) -> None:
+    def _sample_grid(self, path: Path, generator: ImageGenerator, data: EncodedImages) -> None:
         """Real photographs beside what the generator draws for their first captions."""
         drawn = np.concatenate(list(draw_images(generator, data.first_captions())))
         rows = [self.job.images.dataset.rows[i] for i in data.indices]
@@ -363,7 +376,7 @@ class Worker:
         export_model(self.job.run / MODEL, generator, encoder, origin)
 
     def _score_test(
-        self, generator: Generator, test: EncodedImages, *, baselines: bool
+        self, generator: ImageGenerator, test: EncodedImages, *, baselines: bool
     ) -> dict[str, float]:
         """Scores on the test classes."""
         return evaluate_generator(
@@ -379,9 +392,9 @@ class Worker:
         ).scores
 
 
-def _generators(run: Training) -> tuple[Generator, Generator | None]:
+def _generators(run: Training) -> tuple[ImageGenerator, ImageGenerator | None]:
     """What a training has come to and, beside an average, the last weights."""
     result, last = run.result, run.method.generator
-    assert isinstance(result, Generator)
-    assert isinstance(last, Generator)
+    assert isinstance(result, ImageGenerator)
+    assert isinstance(last, ImageGenerator)
     return result, last if run.average else None

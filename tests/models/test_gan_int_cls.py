@@ -85,6 +85,8 @@ def layers_passed(network, *inputs):
     inside = {id(m) for b in network.modules() if isinstance(b, Bottleneck) for m in b.modules()}
     for module in network.modules():
         is_leaf = not list(module.children()) and id(module) not in inside
+        if isinstance(module, nn.Identity):  # no whitening
+            continue
         if is_leaf or isinstance(module, Bottleneck):
             module.register_forward_hook(note)
     network(*inputs)

@@ -1,0 +1,82 @@
+"""The generators of all methods: what drawing and export ask of each, and a table of them."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NotRequired
+
+from pydantic import NonNegativeInt, PositiveInt, TypeAdapter
+from typing_extensions import TypedDict
+
+from sdn_ray.models.gan_int_cls import GanIntClsGenerator
+from sdn_ray.models.generator import Activation, Generator, Upsampling
+from sdn_ray.models.plan import Plan
+
+# Each has `embedding_dim`, `image_size`, `samples`, `noise_dim`, `whitening`, `settings`, and
+# `pixels(embeddings, noise)`.
+ImageGenerator = Generator | GanIntClsGenerator
+
+SDN, GAN_INT_CLS = "sdn", "gan_int_cls"
+
+
+class MirrorSettings(TypedDict):
+    """What `Generator.settings` gives."""
+
+    plan: str
+    embedding_dim: PositiveInt
+    image_size: PositiveInt
+    fc_width: PositiveInt
+    samples: PositiveInt
+    batch_norm: bool
+    # Models of earlier versions have none of these.
+    upsampling: NotRequired[Upsampling]
+    whitened_dim: NotRequired[PositiveInt | None]
+    noise_dim: NotRequired[NonNegativeInt]
+    modulated: NotRequired[bool]
+    activation: NotRequired[Activation]
+
+
+class GanIntClsSettings(TypedDict):
+    """What `GanIntClsGenerator.settings` gives."""
+
+    embedding_dim: PositiveInt
+    image_size: PositiveInt
+    width: PositiveInt
+    text_width: PositiveInt
+    noise_dim: PositiveInt
+    whitened_dim: PositiveInt | None
+
+
+def _mirror(settings: MirrorSettings) -> Generator:
+    given: dict[str, Any] = {**settings}
+    return Generator(Plan.parse(given.pop("plan")), **given)
+
+
+def _gan_int_cls(settings: GanIntClsSettings) -> GanIntClsGenerator:
+    return GanIntClsGenerator(**settings)
+
+
+_KINDS: dict[str, tuple[TypeAdapter[Any], Callable[[Any], ImageGenerator]]] = {
+    SDN: (TypeAdapter(MirrorSettings), _mirror),
+    GAN_INT_CLS: (TypeAdapter(GanIntClsSettings), _gan_int_cls),
+}
+
+
+def generator_of(method: str, settings: Mapping[str, Any]) -> ImageGenerator:
+    """A method's generator, whose weights are to come.
+
+    Args:
+        method: its name.
+        settings: as its generator's `settings` gives them.
+
+    Raises:
+        ValueError: no such method, or settings that it does not have.
+        UserError: settings that do not fit together.
+    """
+    if method not in _KINDS:
+        raise ValueError(f"method: found {method}, expected {' or '.join(_KINDS)}")
+    adapter, make = _KINDS[method]
+    return make(adapter.validate_python(dict(settings), strict=True))
+
+
+def method_of(generator: ImageGenerator) -> str:
+    """Which method a generator belongs to."""
+    return SDN if isinstance(generator, Generator) else GAN_INT_CLS
