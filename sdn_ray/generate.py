@@ -19,7 +19,7 @@ DESCRIPTION = (
 def main(arguments: Sequence[str]) -> int:
     """The command; returns its exit status."""
     options = parse(_parser(), arguments)
-    check_at_least(options, captions_per_image=1, workers=1)
+    check_at_least(options, captions_per_image=1, workers=1, seed=0)
     with Display() as display:
         display.wait(LOADING)
         from sdn_ray.scoring.run import generate  # here: it takes seconds, which are named first
@@ -42,7 +42,13 @@ def _parser() -> ArgumentParser:
     )
     parser.add_argument("--output", type=str, required=True, help="Folder for the images.")
     parser.add_argument(
-        "--samples", type=int, default=1, help="Images a caption, of a diverse model."
+        "--samples",
+        type=int,
+        default=1,
+        help="Images a caption, of a model that is diverse or takes noise.",
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="Of the noise, where the model takes some."
     )
     parser.add_argument("--format", type=str, default="png", help="png or parquet.")
     parser.add_argument(

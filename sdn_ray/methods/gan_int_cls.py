@@ -44,6 +44,7 @@ class Adversarial:
 
     name = "adversarial"
     option = "gan_int_cls"
+    adversarial = True
 
     @property
     def rows(self) -> Rows:

@@ -67,6 +67,11 @@ class Stage(Protocol):
         ...
 
     @property
+    def adversarial(self) -> bool:
+        """Whether a second network learns to tell drawn pictures from real ones."""
+        ...
+
+    @property
     def rows(self) -> Rows:
         """What its steps want to see of each image."""
         ...

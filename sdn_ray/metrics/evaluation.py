@@ -16,12 +16,16 @@ from sdn_ray.metrics.attributes import (
 from sdn_ray.metrics.classifier_score import ClassifierScore, score_name
 from sdn_ray.metrics.perceptual import PerceptualDistance
 from sdn_ray.metrics.ssim import MeanSSIM
+from sdn_ray.metrics.variety import mean_difference
 from sdn_ray.models.classifiers import Classifier
-from sdn_ray.models.drawing import draw_images
+from sdn_ray.models.drawing import draw_images, draw_samples
 from sdn_ray.models.image_generators import ImageGenerator
 from sdn_ray.models.teacher import Teacher
 
 PERCEPTUAL = "perceptual_distance"
+BETWEEN_DRAWS, BETWEEN_CAPTIONS = "l1_between_draws", "l1_between_captions"
+WITHIN_CLASSES = "l1_within_classes_of_real_images"
+_VARIED = 64  # captions that are drawn twice
 TEST_SPLITS = 10  # of the classifier score of the test classes
 
 
@@ -80,6 +84,8 @@ def evaluate_generator(
         done += len(drawn)
         on_batch(done, total)
     scores = {"ssim": mean_ssim.compute()}
+    if generator.noise_dim:
+        scores |= variety_of_draws(generator, data)
     if perceptual is not None:
         scores[PERCEPTUAL] = perceptual.compute()
     if classifier is not None and score is not None:
@@ -97,6 +103,39 @@ def evaluate_generator(
             scores |= {f"{name}_of_real_images": value for name, value in real.items()}
             scores |= {f"{name}_of_shuffled_captions": v for name, v in shuffled.items()}
     return Evaluation(scores, total, splits)
+
+
+def variety_of_draws(generator: ImageGenerator, data: EncodedImages) -> dict[str, float]:
+    """How much the pictures differ: mean |a − b| of pixels in [0, 1].
+
+    Args:
+        generator: one that takes noise.
+        data: of which at most 64 first captions are drawn, twice each.
+
+    Returns:
+        Between two draws of one caption, between draws of two captions, and, to compare them with,
+        between two real images of one class, where there are two.
+    """
+    few = spread(data, _VARIED)
+    first, second = np.concatenate(
+        list(draw_samples(generator, few.first_captions(), samples=2))
+    ).transpose(1, 0, 2, 3, 4)
+    # Far apart in the data set's order, in which classes stand together.
+    others = np.roll(np.arange(len(few)), len(few) // 2)
+    rows = few.caption_rows[few.indices, 0]
+    different = rows != rows[others]
+    scores = {BETWEEN_DRAWS: mean_difference(first, second)}
+    if different.any():
+        scores[BETWEEN_CAPTIONS] = mean_difference(first[different], first[others][different])
+    if data.classes is not None:
+        classes = data.classes[data.indices]
+        order = np.argsort(classes, kind="stable")
+        pairs = np.stack([order[:-1], order[1:]])[:, np.diff(classes[order]) == 0]
+        pairs = pairs[:, :: max(1, pairs.shape[1] // _VARIED)]
+        if pairs.size:
+            a, b = (data.images[data.indices[one]] for one in pairs)
+            scores[WITHIN_CLASSES] = mean_difference(a, b)
+    return scores
 
 
 def spread(data: EncodedImages, images: int) -> EncodedImages:

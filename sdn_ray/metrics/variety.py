@@ -49,3 +49,8 @@ def ssim_between_captions(pictures: Sequence[tuple[str, np.ndarray]]) -> float |
         if first != second and a.shape == b.shape
     ]
     return float(np.mean(values)) if values else None
+
+
+def mean_difference(a: np.ndarray, b: np.ndarray) -> float:
+    """Mean |a − b| of pixels in [0, 1], of two equally shaped uint8 arrays."""
+    return float(np.abs(a.astype(np.float32) - b.astype(np.float32)).mean() / 255)

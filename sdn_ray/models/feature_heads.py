@@ -18,6 +18,8 @@ from sdn_ray.models.plan import Plan
 
 _SMALLEST_MAP = 4  # pixels a side of the map on which a head decides
 _LEAK = 0.2
+GROUP = 4  # pictures that are compared with each other
+_EPSILON = 1e-8
 _FLOOR = 1e-3  # of a channel's deviation, in shares of its level's
 
 
@@ -56,6 +58,9 @@ class FeatureHead(nn.Module):
             ]
             width, side = wider, side // 2
         self.body = nn.Sequential(*layers)
+        self.among = nn.Sequential(
+            spectral_norm(nn.Conv2d(width + 1, width, 3, padding=1)), nn.LeakyReLU(_LEAK)
+        )
         self.real = spectral_norm(nn.Conv2d(width, 1, 1))
         self.caption = spectral_norm(nn.Linear(code_dim, width, bias=False))
 
@@ -65,10 +70,27 @@ class FeatureHead(nn.Module):
         The features pass once, however many sets of captions they are judged by.
         """
         seen = self.body((features - self.mean[:, None, None]) * self.scale[:, None, None])
+        seen = self.among(torch.cat([seen, deviation_in_groups(seen)], 1))
         # Of one length, whether or not the embeddings are whitened.
         said = self.caption(functional.normalize(codes, dim=-1) * codes.shape[-1] ** 0.5)
         fitting = torch.einsum("bchw,sbc->sbhw", seen, said) * seen.shape[1] ** -0.5
         return (self.real(seen)[None, :, 0] + fitting).flatten(2)
+
+
+def deviation_in_groups(maps: Tensor) -> Tensor:
+    """How much pictures differ from the next ones: (batch, channels, r, r) to (batch, 1, r, r).
+
+    The standard deviation within each group of `GROUP` pictures, a mean over the channels (Karras
+    et al., "Progressive Growing of GANs", ICLR 2018, section 3): pictures that are all alike are
+    told from photographs by it. Groups rather than the whole batch, so that it is the same on any
+    number of workers.
+
+    Raises:
+        RuntimeError: the batch is no multiple of `GROUP`.
+    """
+    groups = maps.float().unflatten(0, (-1, GROUP))
+    deviation = (groups.var(1, unbiased=False) + _EPSILON).sqrt().mean(1, keepdim=True)
+    return deviation.repeat_interleave(GROUP, 0).to(maps.dtype)
 
 
 class FeatureHeads(nn.Module):

@@ -14,7 +14,7 @@ Upsampling = Literal["nearest", "bilinear"]
 Activation = Literal["relu", "leaky_relu"]
 
 _LEAK = 0.2  # slope of a leaky ReLU below zero
-_MODULATION = 0.2  # deviation of the first scales and shifts that a caption and its noise give
+_MODULATION = 0.5  # deviation of the first scales and shifts that a caption and its noise give
 
 
 class GeneratorOutput(NamedTuple):

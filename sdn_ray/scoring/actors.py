@@ -30,10 +30,22 @@ def _set_image(row: Row) -> SetImage:
     return SetImage(Path(row["path"]), row["index"], row["row"])
 
 
-def draw_rows(model: Model, rows: Sequence[Row]) -> Iterator[np.ndarray]:
-    """The image of each row, (height, width, 3) uint8; the samples of a caption stand together."""
+def draw_rows(model: Model, rows: Sequence[Row], seed: int = 0) -> Iterator[np.ndarray]:
+    """The image of each row, (height, width, 3) uint8; the samples of a caption stand together.
+
+    Args:
+        model: what draws.
+        rows: with the index of their caption, by which and the seed its noise is drawn.
+        seed: of the noise.
+    """
     captions = {row["index"]: row["caption"] for row in rows}
-    drawn = (samples for batch in model.draw(list(captions.values())) for samples in batch)
+    batches = model.draw(
+        list(captions.values()),
+        samples=1 + max(row["sample"] for row in rows),
+        seed=seed,
+        indices=np.array(list(captions)),
+    )
+    drawn = (samples for batch in batches for samples in batch)
     index = None
     for row in rows:
         if row["index"] != index:

@@ -44,6 +44,7 @@ class DrawingSettings:
     """How captions become files of images."""
 
     samples: int = 1  # images a caption
+    seed: int = 0  # of the noise, where the model takes some
     format: str = "png"  # of `FORMATS`
     actors: int | None = None  # processes that draw; None: see `pool_size`
 
@@ -72,11 +73,7 @@ def draw_requests(
     Raises:
         UserError: the model draws fewer samples, or ``output`` holds another request's images.
     """
-    if not 1 <= settings.samples <= model.generator.samples:
-        raise UserError(
-            f"--samples: found {settings.samples}, expected 1 to {model.generator.samples}, the "
-            "samples that this model draws of each caption"
-        )
+    _check_settings(model, settings)
     images = _planned_images(requests, output, model.generator.samples, settings)
     _note_request(requests, folder, model, output, settings)
     if not all(path.exists() for path in {image.path for image in images}):
@@ -84,6 +81,7 @@ def draw_requests(
             "model": str(folder),
             "output": str(output),
             "parquet": settings.format == "parquet",
+            "seed": settings.seed,
         }
         batches = _batches(images, settings)
         began, done = time.perf_counter(), 0
@@ -102,6 +100,29 @@ def draw_requests(
     _write_manifest(output, images)
     _write_grid(output, images)
     return len(images)
+
+
+def _check_settings(model: Model, settings: DrawingSettings) -> None:
+    """Refuse what a model cannot draw.
+
+    Raises:
+        UserError: naming the option.
+    """
+    generator = model.generator
+    if generator.noise_dim:
+        if settings.samples < 1:
+            raise UserError(f"--samples: found {settings.samples}, expected at least 1")
+        return
+    if not 1 <= settings.samples <= generator.samples:
+        raise UserError(
+            f"--samples: found {settings.samples}, expected 1 to {generator.samples}, the "
+            "samples that this model draws of each caption"
+        )
+    if settings.seed:
+        raise UserError(
+            f"--seed: found {settings.seed}, but this model takes no noise and draws the same "
+            "images of a caption at every time; expected 0"
+        )
 
 
 def check_output(output: Path) -> None:
@@ -169,6 +190,7 @@ def _note_request(
         "captions": fingerprint([asdict(request) for request in requests]),
         "samples": settings.samples,
         "format": settings.format,
+        **({"seed": settings.seed} if model.generator.noise_dim else {}),
     }
     note = output / REQUEST
     if note.exists():
@@ -216,16 +238,17 @@ class ImageWriter(BatchActor):
         model: folder.
         output: folder.
         parquet: a batch is a shard, not one PNG an image.
+        seed: of the noise.
     """
 
-    def __init__(self, model: str, output: str, parquet: bool) -> None:
+    def __init__(self, model: str, output: str, parquet: bool, seed: int = 0) -> None:
         self._model = load_model(Path(model)).to(use_device())
-        self._output, self._parquet = Path(output), parquet
+        self._output, self._parquet, self._seed = Path(output), parquet, seed
 
     def __call__(self, rows: list[Row]) -> int:
         """Write a batch; the number of images that are there now."""
         if not all((self._output / row["file"]).exists() for row in rows):
-            drawn = draw_rows(self._model, rows)
+            drawn = draw_rows(self._model, rows, self._seed)
             if self._parquet:
                 self._write_shard(rows, drawn)
             else:

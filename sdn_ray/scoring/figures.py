@@ -35,6 +35,7 @@ from sdn_ray.scoring.score import score_sets
 NEIGHBOURS = 5  # training images beside a generated one, as in Figure 7
 
 _MOST_STEPS = 200  # pictures in a row
+_NOISE_SAMPLES = 6  # of a caption, by a model that draws as many as one wants
 
 
 def _sets(options: Any) -> tuple[list[ScoredSet], RealImages]:
@@ -124,12 +125,13 @@ def diverse(options: Any, output: Path, display: Display) -> list[TrackedRun | N
         captions = given_captions(options.text, "--text")
     else:
         captions = [request.caption for request in file_requests(options.captions)]
-    if model.generator.samples == 1:
+    samples = _NOISE_SAMPLES if model.generator.noise_dim else model.generator.samples
+    if samples == 1:
         raise UserError(
             f"--model: {options.model} draws one sample a caption; expected a diverse model "
-            "(distillation.scheme sdn_diverse)"
+            "(distillation.scheme sdn_diverse), or one that takes noise"
         )
-    drawn = np.concatenate(list(model.draw(captions)))
+    drawn = np.concatenate(list(model.draw(captions, samples=samples)))
     headers = [f"sample {sample + 1}" for sample in range(drawn.shape[1])]
     comparison_rows(output, captions, headers, [list(samples) for samples in drawn])
     return [tracked_run(model.origin)]
@@ -150,8 +152,12 @@ def interpolation(options: Any, output: Path, display: Display) -> list[TrackedR
     share = np.linspace(0, 1, options.steps, dtype=np.float32)[:, None]
     rows = []
     for a, b in zip(begin, end, strict=True):
-        # The first sample throughout: another one would jump.
-        drawn = draw_samples(model.generator, (1 - share) * a + share * b)
+        # The first sample and the same noise throughout: others would jump.
+        drawn = draw_samples(
+            model.generator,
+            (1 - share) * a + share * b,
+            indices=np.zeros(options.steps, dtype=np.int64),
+        )
         rows.append([samples[0] for batch in drawn for samples in batch])
     headers = [""] * options.steps
     comparison_rows(output, first, headers, rows, end_captions=last)

@@ -23,7 +23,7 @@ from sdn_ray.search.plan import StudyPlan
 from sdn_ray.search.space import PREPARED, STAGE_EPOCHS, SearchSpace
 from sdn_ray.search.study import LAST_EPOCH, REASON, RUNG, STATUS_TAG
 from sdn_ray.text.encoders import CHAR_CNN_RNN
-from sdn_ray.training.build import config_stages
+from sdn_ray.training.build import method_stages, method_tags
 from sdn_ray.training.gauges import Gauges
 from sdn_ray.training.job import TrainingJob, WorkerContext, prepare_job
 from sdn_ray.training.ray_train import UNRECOVERABLE, failure_reason, fit
@@ -196,7 +196,7 @@ def _trial_job(study: StudyJob, config: ExperimentConfig, log: TrialLog) -> Trai
 
 def _train(job: TrainingJob, study: StudyJob, log: TrialLog, number: int) -> None:
     """Train in the trial's own process; with several workers, by Ray Train inside it."""
-    epochs = [stage.epochs for stage in config_stages(job.config)]
+    epochs = [stage.epochs for stage in method_stages(job.config)]
     summary = TrialSummary(study.plan.objective.name, sum(epochs[:-1]), sum(epochs))
     gauges = (study.folder.name, str(number))
     if job.config.training.workers > 1:
@@ -252,7 +252,7 @@ def begin_trial_run(
         "mlflow.parentRunId": study.parent.run_id,
         "sdn_ray.command": "tune",
         "sdn_ray.trial": str(number),
-        "sdn_ray.scheme": config.distillation.scheme,
+        **method_tags(config),
     }
     # Searched options stand once, under the name by which all runs of a study have them.
     searched = {f"searched/{option}": value for option, value in values.items()}

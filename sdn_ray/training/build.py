@@ -13,7 +13,7 @@ from sdn_ray.distillation.schemes import ADVERSARIAL, STAGE_THREE, Stage, scheme
 from sdn_ray.errors import UserError
 from sdn_ray.methods.gan_int_cls import Adversarial, GanIntCls
 from sdn_ray.methods.method import Stage as LoopStage
-from sdn_ray.methods.sdn import Computing
+from sdn_ray.methods.sdn import SDN, Computing
 from sdn_ray.methods.sdn_adversarial import Adversary
 from sdn_ray.metrics.evaluation import spread
 from sdn_ray.models.feature_heads import FeatureHeads, last_of_each_group
@@ -87,6 +87,14 @@ def method_identity(config: ExperimentConfig) -> dict[str, Any]:
     return {"generator": generator, "distillation": distillation}
 
 
+def method_tags(config: ExperimentConfig) -> dict[str, str]:
+    """Which method a run trains and, of SDN, by which scheme."""
+    tags: dict[str, str] = {"sdn_ray.method": config.method}
+    if config.method == SDN.name:
+        tags["sdn_ray.scheme"] = config.distillation.scheme
+    return tags
+
+
 def average_decay(config: ExperimentConfig) -> float | None:
     """What is kept of the averaged weights in a step; None without an average."""
     half_life = config.training.average_half_life
@@ -119,16 +127,47 @@ def _whiten(network: nn.Module, whitening: CaptionWhitening | None) -> None:
         network.whitening.set(torch.from_numpy(whitening.mean), torch.from_numpy(whitening.matrix))
 
 
+def new_sdn(
+    config: ExperimentConfig,
+    teacher: Teacher,
+    data: EncodedImages,
+    whitening: CaptionWhitening | None,
+    weights: LayerWeights,
+    computing: Computing,
+) -> SDN:
+    """SDN with its first weights.
+
+    Args:
+        config: the experiment.
+        teacher: which the method moves to its device and precision.
+        data: the training images.
+        whitening: of the embeddings, where there is one.
+        weights: of the layers.
+        computing: how.
+    """
+    embedding_dim = data.embeddings.shape[1]
+    code_dim = whitening.dim if whitening else embedding_dim
+    return SDN(
+        new_generator(config, teacher, embedding_dim, whitening),
+        teacher,
+        config_stages(config),
+        weights,
+        adversary=new_adversary(config, teacher, data, code_dim, computing.device),
+        seed=config.seed,
+        computing=computing,
+    )
+
+
 def new_gan_int_cls(
     config: ExperimentConfig,
-    embedding_dim: int,
+    data: EncodedImages,
     whitening: CaptionWhitening | None,
     computing: Computing,
 ) -> GanIntCls:
-    """GAN-INT-CLS with its first weights; arguments as of `new_generator`."""
+    """GAN-INT-CLS with its first weights; arguments as of `new_sdn`."""
     c = config.gan_int_cls
     shape = {
-        "embedding_dim": embedding_dim,
+        "embedding_dim": data.embeddings.shape[1],
         "image_size": config.dataset.image_size,
         "text_width": c.text_width,
         "whitened_dim": whitening.dim if whitening else None,

@@ -13,6 +13,7 @@ from sdn_ray.config import (
 from sdn_ray.distillation.layer_weights import check_factors
 from sdn_ray.distillation.schemes import ADVERSARIAL, DIVERSE
 from sdn_ray.errors import UserError
+from sdn_ray.models.feature_heads import GROUP
 from sdn_ray.models.gan_int_cls import GanIntClsGenerator
 from sdn_ray.models.generator import check_modulation
 from sdn_ray.models.image_generators import GAN_INT_CLS, ImageGenerator
@@ -68,6 +69,12 @@ def _check_sdn(config: ExperimentConfig, plan: Plan) -> None:
         )
     if distillation.scheme == ADVERSARIAL:
         heads_levels(config, plan)
+        each = config.training.batch_size // config.training.workers
+        if each % GROUP:
+            raise UserError(
+                f"training.batch_size: found {each} images for each worker, expected a multiple of "
+                f"{GROUP} with the scheme {ADVERSARIAL}, whose heads compare so many"
+            )
     else:
         _refuse_others(
             config, "distillation.stage_three", distillation.stage_three, StageThreeConfig()

@@ -4,7 +4,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sdn_ray.metrics.evaluation import PERCEPTUAL
+from sdn_ray.metrics.evaluation import (
+    BETWEEN_CAPTIONS,
+    BETWEEN_DRAWS,
+    PERCEPTUAL,
+    WITHIN_CLASSES,
+)
 from sdn_ray.runs.folder import (
     end_is_recorded,
     epochs_done,
@@ -17,6 +22,7 @@ from sdn_ray.runs.tracking import Recorder
 
 OBJECTIVE = "objective"  # by which trials are compared, in MLflow and Tune
 MODEL, CURVES, SAMPLES, TEST_SHEET = "model", "curves.png", "samples", "test.png"
+COLLAPSED = 0.25  # of the mean difference between two real images of one class
 LAST_MODEL = "model_last"  # the last weights, beside a model of averaged ones
 
 
@@ -57,7 +63,34 @@ def telling(metrics: Mapping[str, Any], watched: str) -> list[str]:
     scores = [n for n in metrics if n.startswith(watched) and n.endswith("_score")]
     shown["score"] = metrics[scores[0]] if scores else None
     shown["SSIM"] = metrics.get(f"{watched}/ssim")
+    shown["between draws"] = metrics.get(f"{watched}/{BETWEEN_DRAWS}")
     return [f"{name} {value:.3g}" for name, value in shown.items() if value is not None]
+
+
+def collapse(metrics: Mapping[str, Any], watched: str) -> str | None:
+    """A warning in words where pictures have become alike; None where they have not.
+
+    Args:
+        metrics: of an epoch of an adversarial stage.
+        watched: which images were scored: validation or train.
+    """
+    real = metrics.get(f"{watched}/{WITHIN_CLASSES}")
+    if real is None:
+        return None
+    kinds = {"two draws of one caption": BETWEEN_DRAWS, "draws of two captions": BETWEEN_CAPTIONS}
+    found = {words: metrics.get(f"{watched}/{name}") for words, name in kinds.items()}
+    alike = [
+        f"{words} differ by {value:.3f}"
+        for words, value in found.items()
+        if value is not None and value < COLLAPSED * real
+    ]
+    if not alike:
+        return None
+    return (
+        f"the pictures have become alike (mode collapse): {' and '.join(alike)}, two real images "
+        f"of one class by {real:.3f}. Below {COLLAPSED:.0%} of that this is said; try lower or "
+        "less equal learning rates, or go back to an earlier epoch"
+    )
 
 
 def sheet_name(epoch: int) -> str:

@@ -16,6 +16,7 @@ from sdn_ray.runs.folder import read_metrics
 from sdn_ray.runs.lifecycle import run_to_its_end, show_scores
 from sdn_ray.runs.terminal import Display
 from sdn_ray.runs.tracking import look_lines
+from sdn_ray.training.build import method_tags
 from sdn_ray.training.checks import check_experiment, check_sizes, check_text_training
 from sdn_ray.training.job import prepare_job
 from sdn_ray.training.ray_train import fit
@@ -56,7 +57,7 @@ def train(config: ExperimentConfig, folder: Path, display: Display, *, known: bo
         "train",
         MODEL,
         check_experiment,
-        lambda config: {"sdn_ray.scheme": config.distillation.scheme},
+        method_tags,
         _train,
         _summary,
     )

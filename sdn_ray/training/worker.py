@@ -38,7 +38,7 @@ from sdn_ray.methods.sdn import SDN, Computing, stored_weights
 from sdn_ray.metrics.attributes import ATTRIBUTES, Shown
 from sdn_ray.metrics.evaluation import TEST_SPLITS, evaluate_generator, spread
 from sdn_ray.models.classifiers import Classifier, load_classifier
-from sdn_ray.models.drawing import draw_images
+from sdn_ray.models.drawing import draw_images, draw_samples
 from sdn_ray.models.export import export_model
 from sdn_ray.models.image_generators import GAN_INT_CLS, ImageGenerator
 from sdn_ray.models.teacher import load_teacher
@@ -48,12 +48,10 @@ from sdn_ray.runs.tracking import Recorder
 from sdn_ray.text.whitening import load_whitening
 from sdn_ray.training.build import (
     average_decay,
-    config_stages,
     config_weights,
     method_identity,
-    new_adversary,
     new_gan_int_cls,
-    new_generator,
+    new_sdn,
 )
 from sdn_ray.training.job import TrainingJob, WorkerContext
 from sdn_ray.training.records import (
@@ -62,6 +60,7 @@ from sdn_ray.training.records import (
     MODEL,
     SAMPLES,
     TEST_SHEET,
+    collapse,
     record_end,
     record_epoch,
     sheet_name,
@@ -69,6 +68,7 @@ from sdn_ray.training.records import (
 )
 
 Value = TypeVar("Value")
+_GRID_DRAWS = 3  # of a caption in a grid, by a generator that takes noise
 
 
 def run_job(job: TrainingJob, context: WorkerContext) -> bool:
@@ -200,28 +200,17 @@ class Worker:
         config, options = self.config, self.config.training
         self._teacher = load_teacher(str(self.job.teacher), config.teacher.plan)
         whitening = load_whitening(self.job.whitening) if self.job.whitening else None
-        embedding_dim = self.train_data.embeddings.shape[1]
         computing = Computing(settled(options.precision), options.compile, self.device)
         if config.method == GAN_INT_CLS:
             self._teacher.to(self.device)  # which measures alone
-            return new_gan_int_cls(config, embedding_dim, whitening, computing)
-        generator = new_generator(config, self._teacher, embedding_dim, whitening)
-        code_dim = whitening.dim if whitening else embedding_dim
+            return new_gan_int_cls(config, self.train_data, whitening, computing)
         if state:
             weights = stored_weights(state["networks"])
         else:
             weights = self._of_rank_zero(
                 lambda: config_weights(config, self._teacher, self.train_data, self.device)
             )
-        return SDN(
-            generator,
-            self._teacher,  # which the method moves to its device and precision
-            config_stages(config),
-            weights,
-            adversary=new_adversary(config, self._teacher, self.train_data, code_dim, self.device),
-            seed=config.seed,
-            computing=computing,
-        )
+        return new_sdn(config, self._teacher, self.train_data, whitening, weights, computing)
 
     @cached_property
     def _identity(self) -> dict[str, Any]:
@@ -317,6 +306,9 @@ class Worker:
             f"{result.stage.name} epoch {result.epoch + 1}/{result.stage.epochs}: "
             f"{', '.join(telling(metrics, self.watched_name))}"
         )
+        warning = collapse(metrics, self.watched_name) if result.stage.adversarial else None
+        if warning:
+            self.terminal.line(warning)
         history = read_metrics(self.job.run)
         stages = [record["stage"] for record in history]
         loss_curves(self.job.run / CURVES, history, stages, ATTRIBUTES)
@@ -331,10 +323,16 @@ class Worker:
 
     def _sample_grid(self, path: Path, generator: ImageGenerator, data: EncodedImages) -> None:
         """Real photographs beside what the generator draws for their first captions."""
-        drawn = np.concatenate(list(draw_images(generator, data.first_captions())))
         rows = [self.job.images.dataset.rows[i] for i in data.indices]
-        pairs = list(zip(data.images[data.indices], drawn, strict=True))
-        captioned_grid(path, [row.captions[0] for row in rows], pairs, ("real", "generated"))
+        if generator.noise_dim:
+            batches = draw_samples(generator, data.first_captions(), samples=_GRID_DRAWS)
+            drawn = np.concatenate(list(batches)).swapaxes(0, 1)
+            headers = ["real", *(f"draw {place + 1}" for place in range(_GRID_DRAWS))]
+        else:
+            drawn = np.concatenate(list(draw_images(generator, data.first_captions())))[None]
+            headers = ["real", "generated"]
+        cells = list(zip(data.images[data.indices], *drawn, strict=True))
+        captioned_grid(path, [row.captions[0] for row in rows], cells, headers)
 
     def _shown(self, data: EncodedImages) -> list[Shown] | None:
         """What each image's first caption names, where the data set knows its attributes."""
