@@ -13,7 +13,7 @@ from sdn_ray.models.teacher import Teacher
 from sdn_ray.runs.command_line import run_command
 from sdn_ray.runs.experiment import experiment_from, experiment_parser, parse, with_absolute_paths
 from sdn_ray.runs.terminal import Display
-from sdn_ray.training.build import config_stages
+from sdn_ray.training.build import method_stages
 from sdn_ray.training.speed import (
     Blocks,
     bf16_matrix_rate,
@@ -81,28 +81,30 @@ def _measure(
         "of bf16 rate",
     )
     table = Table(*names, title=title, title_justify="left")
-    for stage in config_stages(config):
+    for stage in method_stages(config):
         plain_fp32 = None
         flops = flops_per_image(config, teacher, stage)
         for precision in get_args(Precision):
             display.wait(f"measuring {stage.name} in {precision}")
             measured = measured_rates(config, teacher, stage, precision, resources, blocks)
-            plain_fp32 = plain_fp32 or measured["plain"]
+            plain = measured.get("plain")
+            plain_fp32 = plain_fp32 or plain
             table.add_row(
                 stage.name,
                 precision,
-                f"{measured['plain']:.1f}",
+                f"{plain:.1f}" if plain else "–",
                 f"{measured['tuned']:.1f}",
                 f"{measured['train']:.1f}",
-                f"{measured['train'] / measured['plain']:.3f}",
+                f"{measured['train'] / plain:.3f}" if plain else "–",
                 f"{measured['train'] / measured['tuned']:.3f}",
-                f"{measured['train'] / plain_fp32:.2f}",
+                f"{measured['train'] / plain_fp32:.2f}" if plain_fp32 else "–",
                 f"{measured['train'] * flops / matrix_rate:.1%}",
             )
     display.console.print(table)
     display.line(
         "images/s, medians; both loops have their data in memory and are measured before and after "
-        "sdn_ray.train. The tuned one prepares modules and optimiser as sdn_ray.train does."
+        "sdn_ray.train. The tuned one prepares modules and optimiser as sdn_ray.train does; of an "
+        "adversarial stage, which has no plain one, it takes the method's own step."
     )
 
 

@@ -24,17 +24,19 @@ from sdn_ray.distillation.losses import LOSSES
 from sdn_ray.distillation.schemes import Stage
 from sdn_ray.errors import UserError
 from sdn_ray.methods.loop import Hooks, LoopOptions, StepProgress, Training, distill
+from sdn_ray.methods.method import Method, Noise
 from sdn_ray.methods.precision import Precision
 from sdn_ray.methods.sdn import SDN, Computing
 from sdn_ray.models.generator import Generator
 from sdn_ray.models.pixels import normalise
 from sdn_ray.models.plan import Plan
 from sdn_ray.models.teacher import Teacher, load_teacher
-from sdn_ray.training.build import new_generator
+from sdn_ray.training.build import new_adversary, new_gan_int_cls, new_generator
 from sdn_ray.training.checks import check_memory
 
 _WARM_UP_BLOCKS = 1
 _MATRIX = 4096
+_COUNTED = 4  # images whose arithmetic is counted
 
 
 @dataclass(frozen=True)
@@ -83,44 +85,74 @@ def _generator(config: ExperimentConfig, teacher: Teacher, stage: Stage) -> Gene
 
 
 def _method(
-    config: ExperimentConfig, teacher: Teacher, stage: Stage, precision: Precision, device: str
-) -> SDN:
+    config: ExperimentConfig, teacher: Teacher, stage: Any, precision: Precision, device: str
+) -> Method[Any]:
+    """The method with one of its stages."""
+    computing = Computing(precision, config.training.compile, device)
+    data = _data(config, _random_images(config, config.training.batch_size))
+    if not isinstance(stage, Stage):
+        return new_gan_int_cls(config, data, None, computing)
     weights = layer_weights("mean", {}, teacher.plan, config.dataset.image_size)
     generator = _generator(config, teacher, stage)
-    computing = Computing(precision, config.training.compile, device)
-    return SDN(generator, teacher, (stage,), weights, computing=computing)
+    adversary = new_adversary(config, teacher, data, config.text.embedding_dim, device)
+    return SDN(generator, teacher, (stage,), weights, adversary=adversary, computing=computing)
 
 
-def flops_per_image(config: ExperimentConfig, teacher: Teacher, stage: Stage) -> float:
-    """Arithmetic of one training step, forward and backward, for one image."""
-    size, batch = config.dataset.image_size, 2
-    generator = _generator(config, teacher, stage)
-    weights = layer_weights("mean", {}, teacher.plan, size)
-    images = torch.randn(batch, 3, size, size)
+def _random_images(config: ExperimentConfig, count: int) -> np.ndarray:
+    size = config.dataset.image_size
+    return np.random.default_rng(0).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
+
+
+def _data(config: ExperimentConfig, images: np.ndarray) -> EncodedImages:
+    """Images, each of a class of its own and with a random caption."""
+    width, places = config.text.embedding_dim, np.arange(len(images))
+    draws = np.random.default_rng(0)
+    return EncodedImages(
+        images=images,
+        embeddings=draws.standard_normal((len(images), width), dtype=np.float32),
+        caption_rows=places[:, None],
+        caption_counts=np.ones_like(places),
+        indices=places,
+        classes=places,
+    )
+
+
+def _batches(config: ExperimentConfig, data: EncodedImages, device: str) -> EpochBatches:
+    batch = config.training.batch_size
+    return EpochBatches(data, batch_size=batch, seed=0, flips=True, device=device)
+
+
+def flops_per_image(config: ExperimentConfig, teacher: Teacher, stage: Any) -> float:
+    """Arithmetic of one training step, all its passes, for one image."""
+    training = replace(config.training, batch_size=_COUNTED, compile=False)
+    config = replace(config, training=training)
+    step = _step(config, copy.deepcopy(teacher), stage, "fp32", "cpu")
     with FlopCounterMode(display=False) as counter:
-        output = generator(torch.randn(batch, config.text.embedding_dim))
-        LOSSES[stage.loss](images, output, weights, teacher.cpu()).total.backward()
-    return counter.get_total_flops() / batch
+        step()
+    return counter.get_total_flops() / _COUNTED
 
 
 def measured_rates(
     config: ExperimentConfig,
     teacher: Teacher,
-    stage: Stage,
+    stage: Any,
     precision: Precision,
     resources: dict[str, float],
     blocks: Blocks,
 ) -> dict[str, float]:
-    """images/s of the plain loops, before and after, and of sdn_ray.train."""
+    """images/s of the plain loops, before and after, and of sdn_ray.train.
+
+    An adversarial stage has no `plain` loop: a hand-written one would repeat the method.
+    """
     device = use_device(resources)
     stage = replace(stage, epochs=1)
-    seconds: dict[str, list[float]] = {"plain": [], "tuned": []}
+    makers = {"tuned": _step} if stage.adversarial else {"plain": _plain_step, "tuned": _step}
+    seconds: dict[str, list[float]] = {name: [] for name in makers}
 
     def loops() -> None:
         for name, own in seconds.items():
-            own += _plain_blocks(
-                config, teacher, stage, precision, device, blocks, tuned=name == "tuned"
-            )
+            step = makers[name](config, copy.deepcopy(teacher), stage, precision, device)
+            own += _timed_blocks(step, device, blocks)
 
     loops()
     trained = _train_blocks(config, teacher, stage, precision, resources, blocks)
@@ -130,41 +162,8 @@ def measured_rates(
     return rates | {"train": statistics.median(trained)}
 
 
-def _plain_blocks(
-    config: ExperimentConfig,
-    teacher: Teacher,
-    stage: Stage,
-    precision: Precision,
-    device: str,
-    blocks: Blocks,
-    *,
-    tuned: bool,
-) -> list[float]:
-    """Seconds of each block of a loop over the same modules, data already in memory.
-
-    As one would write it by hand: modules as they were made, Adam with its defaults, autocast for
-    bf16. ``tuned`` prepares modules and optimiser as sdn_ray.train does, which leaves as the
-    difference what Ray and the batches cost.
-    """
-    modules = _method(config, copy.deepcopy(teacher), stage, precision, device)
-    if tuned:
-        generator, frozen = modules.generator, modules.teacher
-        optimizer = torch.optim.Adam(generator.parameters(), fused=True)
-    else:
-        generator, frozen = _generator(config, teacher, stage).to(device), teacher.to(device)
-        optimizer = torch.optim.Adam(generator.parameters())
-    size, batch = config.dataset.image_size, config.training.batch_size
-    pixels = torch.randint(0, 256, (batch, 3, size, size), dtype=torch.uint8, device=device)
-    images = normalise(pixels)
-    embeddings = torch.randn(batch, config.text.embedding_dim, device=device)
-
-    def step() -> None:
-        with torch.autocast(device, torch.bfloat16, enabled=precision == "bf16"):
-            output = generator(embeddings)
-            loss = LOSSES[stage.loss](images, output, modules.weights, frozen).total
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
+def _timed_blocks(step: Callable[[], Any], device: str, blocks: Blocks) -> list[float]:
+    """Seconds of each block of steps, after a block to warm up."""
 
     def block() -> None:
         for _ in range(blocks.steps):
@@ -174,10 +173,69 @@ def _plain_blocks(
     return [_timed(block, device) for _ in range(count)][_WARM_UP_BLOCKS:]
 
 
+def _plain_step(
+    config: ExperimentConfig, teacher: Teacher, stage: Stage, precision: Precision, device: str
+) -> Callable[[], None]:
+    """A step as one would write it by hand, its data in memory.
+
+    Modules as they were made, Adam with its defaults, autocast for bf16.
+    """
+    generator, frozen = _generator(config, teacher, stage).to(device), teacher.to(device)
+    optimizer = torch.optim.Adam(generator.parameters())
+    return _distilling(config, stage, precision, generator, frozen, optimizer, device)
+
+
+def _step(
+    config: ExperimentConfig, teacher: Teacher, stage: Any, precision: Precision, device: str
+) -> Callable[[], Any]:
+    """A step with modules and optimisers as sdn_ray.train prepares them, its data in memory.
+
+    What is left as the difference to sdn_ray.train is what Ray, the loop and the batches cost. Of
+    distillation it is written by hand, of an adversarial stage it is the method's own.
+    """
+    method = _method(config, teacher, stage, precision, device)
+    optimizers = method.begin(stage)
+    if isinstance(method, SDN) and not stage.adversarial:
+        adam = optimizers["generator"]
+        return _distilling(config, stage, precision, method.generator, method.teacher, adam, device)
+    data = _data(config, _random_images(config, config.training.batch_size))
+    [batch] = _batches(config, data, device).epoch(0, rows=stage.rows)
+    step = method.steps(stage, optimizers)
+    return lambda: step(batch, Noise(0, 0, method.device))
+
+
+def _distilling(
+    config: ExperimentConfig,
+    stage: Stage,
+    precision: Precision,
+    generator: Generator,
+    teacher: Teacher,
+    optimizer: torch.optim.Optimizer,
+    device: str,
+) -> Callable[[], None]:
+    size, batch = config.dataset.image_size, config.training.batch_size
+    pixels = torch.randint(0, 256, (batch, 3, size, size), dtype=torch.uint8, device=device)
+    images = normalise(pixels)
+    embeddings = torch.randn(batch, config.text.embedding_dim, device=device)
+    noise = torch.randn(batch, generator.noise_dim, device=device)
+    weights = layer_weights("mean", {}, teacher.plan, size)
+    generator.train()
+
+    def step() -> None:
+        with torch.autocast(device, torch.bfloat16, enabled=precision == "bf16"):
+            output = generator(embeddings, noise)
+            loss = LOSSES[stage.loss](images, output, weights, teacher).total
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+
+    return step
+
+
 def _train_blocks(
     config: ExperimentConfig,
     teacher: Teacher,
-    stage: Stage,
+    stage: Any,
     precision: Precision,
     resources: dict[str, float],
     blocks: Blocks,
@@ -207,20 +265,12 @@ def _train_loop(settings: dict[str, Any]) -> None:
     config, teacher, stage, precision = ray.get(settings["work"])
     device = get_device()
     use_device(settings["resources"])
-    size, batch = config.dataset.image_size, config.training.batch_size
     steps, blocks = settings["block_steps"], settings["blocks"]
     folder = Path(settings["folder"])
-    draws = np.random.default_rng(0)
-    count = batch * steps * blocks
-    np.save(folder / "images.npy", draws.integers(0, 256, (count, size, size, 3), dtype=np.uint8))
-    data = EncodedImages(
-        images=np.load(folder / "images.npy", mmap_mode="r"),
-        embeddings=draws.standard_normal((count, config.text.embedding_dim), dtype=np.float32),
-        caption_rows=np.arange(count)[:, None],
-        caption_counts=np.ones(count, dtype=np.int64),
-        indices=np.arange(count),
-    )
-    batches = EpochBatches(data, batch_size=batch, seed=0, flips=True, device=device)
+    count = config.training.batch_size * steps * blocks
+    np.save(folder / "images.npy", _random_images(config, count))
+    data = _data(config, np.load(folder / "images.npy", mmap_mode="r"))
+    batches = _batches(config, data, str(device))
     method = _method(config, teacher, stage, precision, str(device))
     run = Training(method, LoopOptions(log_steps=steps))
     rates: list[float] = []

@@ -4,15 +4,25 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
+from unittest.mock import Mock, PropertyMock
 
 import psutil
 
 import sdn_ray.train
+from sdn_ray.cluster.tasks import run_locally
 from sdn_ray.files import file_hash
+from sdn_ray.preparation.images import dataset_split, prepare_configured_images, read_dataset
 from sdn_ray.runs.command_line import run_command
+from sdn_ray.runs.experiment import experiment_from, experiment_parser
+from sdn_ray.runs.folder import read_metrics
+from sdn_ray.training.checks import check_experiment
+from sdn_ray.training.job import WorkerContext, prepare_job
+from sdn_ray.training.worker import run_job
 
 CONFIG = """
 dataset:
@@ -22,28 +32,54 @@ dataset:
   cache: {cache}
 teacher: {{weights: fit, plan: "4,M,8,M,8", fit: {{epochs: 1}}}}
 text: {{encoder: words, embedding_dim: 128}}
-generator: {{fc_width: 32, upsampling: bilinear}}
-distillation:
-  scheme: sdn_diverse
-  samples: 2
-  grow_samples: true
-  stage_one: {{epochs: 1, learning_rate: 1.0e-3}}
-  stage_two: {{epochs: 2, learning_rate: 1.0e-3}}
-  layer_weights: balanced
+{method}
 training:
   {{batch_size: 12, checkpoint_steps: 25, log_steps: 5, cpus_per_worker: 1, average_half_life: 900}}
 evaluation: {{images: 16, captions: 4}}
 tracking: {{uri: "sqlite:///{folder}/mlflow.db"}}
 """
 
+METHODS = {
+    "sdn_diverse": """
+generator: {fc_width: 32, upsampling: bilinear}
+distillation:
+  scheme: sdn_diverse
+  samples: 2
+  grow_samples: true
+  stage_one: {epochs: 1, learning_rate: 1.0e-3}
+  stage_two: {epochs: 2, learning_rate: 1.0e-3}
+  layer_weights: balanced
+""",
+    "sdn_adversarial": """
+generator: {fc_width: 32, batch_norm: true, noise_dim: 4, modulated: true, activation: leaky_relu}
+distillation:
+  scheme: sdn_adversarial
+  stage_one: {epochs: 0}
+  stage_two: {epochs: 1, learning_rate: 1.0e-3}
+  stage_three: {epochs: 2, heads_width: 4}
+  layer_weights: balanced
+""",
+    "gan_int_cls": """
+method: gan_int_cls
+gan_int_cls: {epochs: 3, generator_width: 8, discriminator_width: 8, text_width: 8, noise_dim: 4}
+""",
+}
 
-def write_config(folder: Path, cache: Path, validation_classes: int = 8) -> Path:
+
+def write_config(
+    folder: Path, cache: Path, validation_classes: int = 8, method: str = "sdn_diverse"
+) -> Path:
     """The small experiment as a file in ``folder``, with a data cache that runs may share.
 
     The more classes are held out of the 280, the shorter an epoch.
     """
     path = folder / "small.yaml"
-    text = CONFIG.format(cache=cache, folder=folder, validation_classes=validation_classes)
+    text = CONFIG.format(
+        cache=cache,
+        folder=folder,
+        validation_classes=validation_classes,
+        method=METHODS[method].strip(),
+    )
     path.write_text(text)
     return path
 
@@ -104,3 +140,29 @@ def generator_hash(run: Path) -> str:
     """A hash of the bytes of the exported generators, the averaged and the last."""
     hashes = [file_hash(run / name / "generator.safetensors") for name in ("model", "model_last")]
     return " ".join(hashes)
+
+
+def in_this_process(
+    options: Sequence[object], run: Path, stop_wanted: Callable[[], bool] = lambda: False
+) -> list[dict[str, Any]]:
+    """Train with one worker, without Ray: the data is prepared, and workers know no Ray.
+
+    Args:
+        options: of sdn_ray.train, without --output.
+        run: folder to train in, or to go on in.
+        stop_wanted: asked every few steps.
+
+    Returns:
+        Its epochs.
+    """
+    parser = experiment_parser("test", "")
+    config = experiment_from(parser.parse_args([str(option) for option in options]))
+    check_experiment(config)
+    terminal = Mock()
+    type(terminal).stop_wanted = PropertyMock(side_effect=stop_wanted)
+    dataset = read_dataset(config.dataset, terminal)
+    split = dataset_split(dataset, config.dataset)
+    images = prepare_configured_images(dataset, config.dataset, terminal)
+    job = prepare_job(config, images, split, run_locally, terminal)
+    run_job(replace(job, run=run), WorkerContext(terminal, Mock(), Mock()))
+    return read_metrics(run)

@@ -2,9 +2,7 @@ import json
 import os
 import shutil
 import signal
-from dataclasses import replace
 from pathlib import Path
-from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -14,24 +12,17 @@ from PIL import Image
 from ray.cluster_utils import Cluster
 
 from sdn_ray import evaluate, generate
-from sdn_ray.cluster.tasks import run_locally
 from sdn_ray.files import file_hash
 from sdn_ray.methods.checkpoints import load_checkpoint
 from sdn_ray.models.export import load_model
-from sdn_ray.preparation.images import (
-    dataset_split,
-    prepare_configured_images,
-    read_dataset,
-)
-from sdn_ray.runs.experiment import experiment_from, experiment_parser, read_experiment
+from sdn_ray.runs.experiment import read_experiment
 from sdn_ray.runs.folder import note_run, read_metrics
 from sdn_ray.runs.tracking import start_run
 from sdn_ray.training import session
-from sdn_ray.training.job import WorkerContext, prepare_job
-from sdn_ray.training.worker import run_job
 from tests.integration.small import (
     checkpoints,
     generator_hash,
+    in_this_process,
     kill_worker,
     start,
     train,
@@ -235,19 +226,6 @@ def test_the_death_of_a_node_costs_nothing(small, tmp_path, monkeypatch):
         cluster.shutdown()
     assert "going on from step" in log.read_text()
     assert_same(run, undisturbed)
-
-
-def in_this_process(options, run):
-    """Train with one worker, without Ray: the data is prepared, and workers know no Ray."""
-    parser = experiment_parser("test", "")
-    config = experiment_from(parser.parse_args([str(option) for option in options]))
-    terminal = Mock(stop_wanted=False)
-    dataset = read_dataset(config.dataset, terminal)
-    split = dataset_split(dataset, config.dataset)
-    images = prepare_configured_images(dataset, config.dataset, terminal)
-    job = prepare_job(config, images, split, run_locally, terminal)
-    assert run_job(replace(job, run=run), WorkerContext(terminal, Mock(), Mock()))
-    return read_metrics(run)
 
 
 def test_two_workers_take_the_steps_of_one(small, tmp_path):

@@ -16,6 +16,7 @@ import ray
 from ray.cluster_utils import Cluster
 
 from tests.integration.small import (
+    METHODS,
     generator_hash,
     kill_worker,
     start,
@@ -30,6 +31,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--method", choices=sorted(METHODS), default="sdn_diverse")
     options = parser.parse_args()
     random.seed(options.seed)
     os.environ["RAY_AUTH_MODE"] = "disabled"
@@ -39,7 +41,7 @@ def main() -> int:
     os.environ["RAY_ADDRESS"] = cluster.address
     try:
         with tempfile.TemporaryDirectory() as folder:
-            lost = _kill_many(Path(folder), options.runs)
+            lost = _kill_many(Path(folder), options)
     finally:
         ray.shutdown()  # a cluster does not remove the node to which this process is connected
         cluster.shutdown()
@@ -47,8 +49,8 @@ def main() -> int:
     return 1 if lost else 0
 
 
-def _kill_many(folder: Path, runs: int) -> int:
-    config = write_config(folder, folder / "cache")
+def _kill_many(folder: Path, options: argparse.Namespace) -> int:
+    config = write_config(folder, folder / "cache", method=options.method)
     for name in ("first", "undisturbed"):  # the first one fills the cache
         run, began = folder / name, time.monotonic()
         process = start("sdn_ray.train", "--config", config, "--output", run, log=folder / "log")
@@ -61,7 +63,7 @@ def _kill_many(folder: Path, runs: int) -> int:
     expected = generator_hash(folder / "undisturbed")
     print(f"undisturbed: {seconds:.0f} s, {training:.0f} s of it training", flush=True)
     lost = 0
-    for number in range(runs):
+    for number in range(options.runs):
         run, log = folder / f"run{number}", folder / f"log{number}"
         victim = ("worker", "driver")[number % 2]
         process = start("sdn_ray.train", "--config", config, "--output", run, log=log)

@@ -1,0 +1,76 @@
+"""Both adversarial methods through configuration, worker, export and drawing."""
+
+import json
+from itertools import count
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sdn_ray import figures, generate
+from sdn_ray.runs.command_line import run_command
+from tests.integration.small import generator_hash, in_this_process, write_config
+
+STEPS = 30  # of three epochs of 10
+TERMS = {
+    "sdn_adversarial": {"heads_real", "heads_wrong", "heads_fake", "generator"},
+    "gan_int_cls": {"d_real", "d_wrong", "d_fake", "g"},
+}
+
+
+@pytest.fixture(scope="module", params=sorted(TERMS))
+def trained(request, small_cache, tmp_path_factory):
+    """A method's name, its options, and a run that nothing disturbed."""
+    folder = tmp_path_factory.mktemp(request.param)
+    config = write_config(folder, small_cache, 240, request.param)
+    options = ["--config", config, "--training.checkpoint_steps", 7, "--training.log_steps", 1]
+    in_this_process(options, folder / "undisturbed")
+    return request.param, options, folder / "undisturbed"
+
+
+def test_an_epoch_has_its_terms_and_the_variety_of_draws(trained):
+    method, _, run = trained
+    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    last = records[-1]
+    assert last["loss"] == pytest.approx(sum(last[f"terms/{name}"] for name in TERMS[method]))
+    for part in ("validation", "last/validation"):
+        assert last[f"{part}/l1_between_draws"] > 0
+        assert last[f"{part}/l1_between_captions"] > 0
+    sheet = Image.open(run / "samples" / "epoch-0003.png")
+    assert sheet.width > 4 * 16, "a real image and three draws"
+
+
+def test_a_run_that_is_stopped_anywhere_ends_in_the_same_weights(trained, tmp_path):
+    _, options, undisturbed = trained
+    run, stops = tmp_path / "run", 0
+    for attempt in range(4):
+        asked = count(1)
+        # After 8 steps, 8 more, 8 more: within a stage, and near its end.
+        in_this_process(
+            options, run, lambda asked=asked, last=attempt == 3: not last and next(asked) == 8
+        )
+        stops += not (run / "model").exists()
+    assert stops == 3
+    assert generator_hash(run) == generator_hash(undisturbed)
+
+
+def drawn(model, output, *options):
+    arguments = ["--model", str(model), "--output", str(output), *map(str, options)]
+    assert run_command(generate.main, arguments) == 0
+    return {path.name: np.array(Image.open(path)) for path in output.glob("0*.png")}
+
+
+def test_a_caption_has_as_many_pictures_as_one_asks_for(trained, tmp_path):
+    model, captions = trained[2] / "model", ("a red flower", "a blue flower")
+    many = drawn(model, tmp_path / "many", "--text", *captions, "--samples", 3, "--seed", 1)
+    assert len({image.tobytes() for image in many.values()}) == 6
+    one = drawn(model, tmp_path / "one", "--text", captions[0], "--seed", 1)
+    # Kernels change with the batch size: by one level at most.
+    difference = one["00000.png"].astype(int) - many["00000-0.png"].astype(int)
+    assert np.abs(difference).max() <= 1
+    other = drawn(model, tmp_path / "other", "--text", captions[0], "--seed", 2)
+    assert (one["00000.png"] != other["00000.png"]).any()
+    sheet = tmp_path / "fig5.png"
+    arguments = ["diverse", "--model", str(model), "--text", *captions, "--output", str(sheet)]
+    assert run_command(figures.main, arguments) == 0
+    assert Image.open(sheet).width > 6 * 16
