@@ -103,7 +103,11 @@ def test_paper_presets_are_the_papers(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["quickstart", "flowers_drawn", "flowers64", "table3", "paper_cub", "paper_flowers"]
+    "name",
+    [
+        *("quickstart", "flowers_drawn", "flowers64", "flowers64_adversarial"),
+        *("gan_int_cls_flowers64", "table3", "paper_cub", "paper_flowers"),
+    ],
 )
 def test_presets_read(name):
     assert read_experiment(JOBS / f"{name}.yaml").seed == 0

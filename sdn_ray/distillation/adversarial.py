@@ -5,13 +5,16 @@ features φ^D. t is the picture's caption, t̃ that of a picture of another clas
 over pictures and the places of all heads.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-TERMS = ("heads_real", "heads_wrong", "heads_fake", "generator")
+from sdn_ray.models.feature_heads import deviation_in_groups
+
+TERMS = ("heads_real", "heads_wrong", "heads_fake", "generator", "variety")
 SCORES = ("score_real", "score_wrong", "score_fake")
 
 
@@ -45,3 +48,22 @@ def heads_loss(real: Tensor, wrong: Tensor, fake: Tensor, wrong_weight: float) -
 def drawn_loss(fake: Tensor) -> Tensor:
     """−D(I_s, t), what the generator minimises: logits (batch, places) to a scalar."""
     return -fake.mean()
+
+
+def variety_loss(real: Sequence[Tensor], fake: Sequence[Tensor]) -> Tensor:
+    """How much less drawn pictures differ from each other than photographs do.
+
+    A layout that comes back in every picture makes features differ less at their places than those
+    of photographs do. Of each level Σ_c [σ_c(I_r) − σ_c(I_s)]₊ / Σ_c σ_c(I_r), σ_c the mean
+    deviation of channel c within groups (see `deviation_in_groups`), and their mean: 1 where all
+    pictures are one, 0 where each channel varies at least as much as that of photographs.
+
+    Args:
+        real: features of real pictures, level by level, (batch, channels, height, width).
+        fake: of drawn ones.
+    """
+    losses = []
+    for r, s in zip(real, fake, strict=True):
+        of_real, of_fake = (deviation_in_groups(one).mean((0, 2, 3)) for one in (r, s))
+        losses.append(functional.relu(of_real - of_fake).sum() / of_real.sum())
+    return torch.stack(losses).mean()

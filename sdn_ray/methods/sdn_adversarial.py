@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from sdn_ray.data.batches import Batch
-from sdn_ray.distillation.adversarial import SCORES, TERMS, drawn_loss, heads_loss
+from sdn_ray.distillation.adversarial import SCORES, TERMS, drawn_loss, heads_loss, variety_loss
 from sdn_ray.methods.augmentation import DRAWS, augmented
 from sdn_ray.methods.method import RATE_FACTOR, Noise, Step, data_parallel
 from sdn_ray.models.feature_heads import FeatureHeads
@@ -33,12 +33,14 @@ class Adversary:
         heads: with their first weights.
         rate_factor: their learning rate, in the generator's.
         wrong_weight: share of wrong captions in what they are to refuse.
+        variety: weight of `variety_loss`, by which pictures are to differ as photographs do.
         augment: show them pictures in other light, moved, and with a hole.
     """
 
     heads: FeatureHeads
     rate_factor: float = 2.0
     wrong_weight: float = 0.5
+    variety: float = 1.0
     augment: bool = True
 
     def optimizers(self, generator: Generator, rate: float) -> dict[str, torch.optim.Optimizer]:
@@ -81,10 +83,11 @@ class Adversary:
             self.heads.requires_grad_(False)
             with autocast():
                 wish = drawn_loss(self.heads(fake, codes[:1])[0])
-            _update(optimizers["generator"], wish)
+            variety = self.variety * variety_loss(real, fake)
+            _update(optimizers["generator"], wish + variety)
             self.heads.requires_grad_(True)
             scores = torch.stack([one.detach().mean() for one in (right, wrong, drawn)])
-            return torch.cat([loss.terms, wish.detach()[None], scores])
+            return torch.cat([loss.terms, torch.stack([wish, variety]).detach(), scores])
 
         return step
 

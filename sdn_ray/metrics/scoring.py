@@ -23,7 +23,12 @@ from sdn_ray.metrics.color_agreement import (
 from sdn_ray.metrics.feature_distances import FeatureMoments, frechet_distance, kernel_distance
 from sdn_ray.metrics.fsim import fsim_values
 from sdn_ray.metrics.ssim import ssim
-from sdn_ray.metrics.variety import Picture, is_compared, ssim_between_captions
+from sdn_ray.metrics.variety import (
+    Picture,
+    SsimBetweenCaptions,
+    is_compared,
+    ssim_between_captions,
+)
 from sdn_ray.models.classifiers import Classifier
 
 KID_SUBSET = 1000  # images of each subset, where both sets have as many
@@ -241,7 +246,7 @@ class SetScores(AbstractContextManager["SetScores"]):
             color_agreement(said, photographed),
         )
 
-    def variety(self) -> tuple[float, float] | None:
+    def variety(self) -> tuple[SsimBetweenCaptions, SsimBetweenCaptions] | None:
         """SSIM between pictures of different captions: of the images, and of the real ones."""
         drawn = ssim_between_captions([(one.caption, one.drawn) for one in self._pictures])
         real = ssim_between_captions([(one.caption, one.real) for one in self._pictures])

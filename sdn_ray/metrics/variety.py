@@ -31,11 +31,20 @@ def is_compared(index: int, of_a_caption: int, images: int) -> bool:
     return index % max(1, -(-images // MOST_PICTURES)) < of_a_caption
 
 
-def ssim_between_captions(pictures: Sequence[tuple[str, np.ndarray]]) -> float | None:
-    """Mean SSIM over all pairs of pictures of different captions and one size.
+@dataclass(frozen=True)
+class SsimBetweenCaptions:
+    """How alike pictures of different captions are; what real images have is what to aim at."""
 
-    1 is one picture for all captions; what real images have is what to aim at. A pair of captions
-    that are worded alike is left out: the same picture for it is right.
+    mean: float  # of all pairs; 1 is one picture for all captions
+    nearest: float  # of the pair that is most alike: near 1 a shape that comes back
+
+
+def ssim_between_captions(
+    pictures: Sequence[tuple[str, np.ndarray]],
+) -> SsimBetweenCaptions | None:
+    """SSIM over all pairs of pictures of different captions and one size.
+
+    A pair of captions that are worded alike is left out: the same picture for it is right.
 
     Args:
         pictures: a caption and (height, width, 3) uint8 each.
@@ -48,7 +57,7 @@ def ssim_between_captions(pictures: Sequence[tuple[str, np.ndarray]]) -> float |
         for (first, a), (second, b) in combinations(pictures, 2)
         if first != second and a.shape == b.shape
     ]
-    return float(np.mean(values)) if values else None
+    return SsimBetweenCaptions(float(np.mean(values)), max(values)) if values else None
 
 
 def mean_difference(a: np.ndarray, b: np.ndarray) -> float:

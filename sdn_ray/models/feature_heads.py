@@ -70,7 +70,10 @@ class FeatureHead(nn.Module):
         The features pass once, however many sets of captions they are judged by.
         """
         seen = self.body((features - self.mean[:, None, None]) * self.scale[:, None, None])
-        seen = self.among(torch.cat([seen, deviation_in_groups(seen)], 1))
+        # By the deviation pictures that are all alike are told from photographs (Karras et al.,
+        # "Progressive Growing of GANs", ICLR 2018, section 3).
+        deviation = deviation_in_groups(seen).mean(1, keepdim=True).to(seen.dtype)
+        seen = self.among(torch.cat([seen, deviation.repeat_interleave(GROUP, 0)], 1))
         # Of one length, whether or not the embeddings are whitened.
         said = self.caption(functional.normalize(codes, dim=-1) * codes.shape[-1] ** 0.5)
         fitting = torch.einsum("bchw,sbc->sbhw", seen, said) * seen.shape[1] ** -0.5
@@ -78,19 +81,22 @@ class FeatureHead(nn.Module):
 
 
 def deviation_in_groups(maps: Tensor) -> Tensor:
-    """How much pictures differ from the next ones: (batch, channels, r, r) to (batch, 1, r, r).
+    """How much pictures differ from the next ones, at each channel and place.
 
-    The standard deviation within each group of `GROUP` pictures, a mean over the channels (Karras
-    et al., "Progressive Growing of GANs", ICLR 2018, section 3): pictures that are all alike are
-    told from photographs by it. Groups rather than the whole batch, so that it is the same on any
-    number of workers.
+    Groups rather than the whole batch, so that it is the same on any number of workers.
+
+    Args:
+        maps: (batch, channels, height, width).
+
+    Returns:
+        The standard deviation within each group of `GROUP` pictures, (groups, channels, height,
+        width) float32.
 
     Raises:
         RuntimeError: the batch is no multiple of `GROUP`.
     """
     groups = maps.float().unflatten(0, (-1, GROUP))
-    deviation = (groups.var(1, unbiased=False) + _EPSILON).sqrt().mean(1, keepdim=True)
-    return deviation.repeat_interleave(GROUP, 0).to(maps.dtype)
+    return (groups.var(1, unbiased=False) + _EPSILON).sqrt()
 
 
 class FeatureHeads(nn.Module):

@@ -77,7 +77,8 @@ def set_report(
         real_scores |= {"color_agreement": colors.real}
     variety = found.variety()
     if variety:
-        scores["ssim_between_captions"], real_scores["ssim_between_captions"] = variety
+        for entries, own in zip((scores, real_scores), variety, strict=True):
+            entries |= {"ssim_between_captions": own.mean, "ssim_of_nearest_pair": own.nearest}
     if len(pairs):
         scores |= {"ssim": float(pairs[:, 1].mean()), "fsim": float(pairs[:, 2].mean())}
     return SetReport(
@@ -118,7 +119,7 @@ def print_reports(reports: Sequence[SetReport], console: Console | None = None) 
     first = reports[0]
     known = dict.fromkeys(name for report in reports for name in report.scores)
     # Of what is there for comparison, the file tells.
-    names = [name for name in known if not name.endswith("_std") and "_of_" not in name]
+    names = [name for name in known if not name.endswith("_std") and "_of_shuffled" not in name]
     table = Table(
         Column("images", no_wrap=True),
         Column("count", no_wrap=True),

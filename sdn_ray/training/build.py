@@ -234,6 +234,7 @@ def new_adversary(
         heads,
         rate_factor=settings.heads_learning_rate / settings.learning_rate,
         wrong_weight=settings.wrong_captions,
+        variety=settings.variety,
         augment=settings.augmentation,
     )
 

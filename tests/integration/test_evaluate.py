@@ -86,7 +86,8 @@ def test_a_folder_and_the_model_that_drew_it_score_the_same(
     for side, shown in (("scores", pixels[::3]), ("real_scores", photographs)):
         captioned = [(row.captions[0], image) for row, image in zip(rows, shown, strict=True)]
         expected = ssim_between_captions(captioned)
-        assert report[side]["ssim_between_captions"] == pytest.approx(expected)
+        assert report[side]["ssim_between_captions"] == pytest.approx(expected.mean)
+        assert report[side]["ssim_of_nearest_pair"] == pytest.approx(expected.nearest)
     assert (report["images"], report["real_images"], report["kid_subset"]) == (60, 20, 20)
     assert report["classifier"] == "squeezenet1_1"
     assert "227x227" in report["pixels"]

@@ -1,9 +1,12 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 
 from sdn_ray.data.batches import EncodedImages
-from sdn_ray.metrics.evaluation import evaluate_generator, spread
+from sdn_ray.data.sampling import drawing_noise
+from sdn_ray.metrics.evaluation import evaluate_generator, spread, variety_of_draws
 from sdn_ray.metrics.ssim import ssim
 from sdn_ray.models.generator import Generator
 from sdn_ray.models.pixels import to_uint8
@@ -111,3 +114,74 @@ def test_a_spread_of_images(images, expected):
     found = spread(data, images)
     assert found.indices.tolist() == data.indices[list(expected)].tolist()
     assert found.images is data.images
+
+
+class Flat(torch.nn.Module):
+    """A generator whose pictures have one grey: its caption's number and its noise settle it."""
+
+    samples = noise_dim = 1
+    seen = 0
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+
+    def pixels(self, embeddings, noise):
+        self.seen += len(embeddings)
+        grey = (10 * embeddings[:, :1] + 20 * noise + 100).round().clamp(0, 255)
+        return grey[:, :, None, None, None].expand(-1, -1, 3, 12, 12).to(torch.uint8)
+
+
+def flat_data(images, rows=None, classes=None):
+    draws = np.random.default_rng(0)
+    return EncodedImages(
+        images=draws.integers(0, 256, (images, 12, 12, 3), dtype=np.uint8),
+        embeddings=np.arange(images, dtype=np.float32)[:, None],
+        caption_rows=np.arange(images)[:, None] if rows is None else np.array(rows)[:, None],
+        caption_counts=np.full(images, 1),
+        indices=np.arange(images)[::-1].copy(),
+        classes=classes,
+    )
+
+
+def greys(captions):
+    noise = drawing_noise(0, np.arange(len(captions)), 2, 1)[:, :, 0]
+    return np.round(10 * captions[:, None] + 20 * noise + 100)
+
+
+def test_variety_by_hand():
+    """Captions 5, 1, 3 and 4, 1, 0 stand half the set apart; those of 1 are one caption."""
+    data = flat_data(6, rows=[0, 1, 4, 3, 1, 5], classes=np.array([2, 1, 1, 2, 2, 0]))
+    first, second = greys(np.array([5.0, 1, 3, 4, 1, 0])).T
+    found = variety_of_draws(Flat(), data)
+    between = [abs(first[a] - first[b]) for a, b in ((0, 3), (2, 5))]
+    assert found.pop("l1_between_draws") == pytest.approx(np.abs(first - second).mean() / 255)
+    assert found.pop("l1_between_captions") == pytest.approx(np.mean(between) / 255)
+    images = data.images.astype(float)
+    # Of class 1 the images 2 and 1, of class 2 the images 4, 3 and 0; neighbours are compared.
+    real = [np.abs(images[a] - images[b]).mean() / 255 for a, b in ((2, 1), (4, 3), (3, 0))]
+    assert found == {"l1_within_classes_of_real_images": pytest.approx(np.mean(real), rel=1e-5)}
+
+
+def test_variety_of_few_and_of_many():
+    assert variety_of_draws(Flat(), flat_data(1)).keys() == {"l1_between_draws"}
+    alike = flat_data(4, rows=[2, 2, 2, 2], classes=np.arange(4))
+    assert variety_of_draws(Flat(), alike).keys() == {"l1_between_draws"}
+    generator = Flat()
+    found = variety_of_draws(generator, flat_data(200))
+    assert found.keys() == {"l1_between_draws", "l1_between_captions"}
+    assert generator.seen == 2 * 64
+
+
+def test_variety_is_measured_of_generators_that_take_noise():
+    data = flat_data(6, classes=np.zeros(6, np.int64))
+    found = evaluate_generator(Flat(), data).scores
+    assert list(found) == [
+        "ssim",
+        "l1_between_draws",
+        "l1_between_captions",
+        "l1_within_classes_of_real_images",
+    ]
+    assert found == {"ssim": found["ssim"]} | variety_of_draws(Flat(), data)
+    same = dataclasses.replace(data, images=np.repeat(data.images[:1], 6, 0))
+    assert variety_of_draws(Flat(), same)["l1_within_classes_of_real_images"] == 0
