@@ -50,20 +50,29 @@ def drawn_loss(fake: Tensor) -> Tensor:
     return -fake.mean()
 
 
-def variety_loss(real: Sequence[Tensor], fake: Sequence[Tensor]) -> Tensor:
+def channel_deviations(features: Sequence[Tensor]) -> Tensor:
+    """How much pictures differ from each other in each channel, at the same place.
+
+    Args:
+        features: level by level, (batch, channels, height, width).
+
+    Returns:
+        The means of `deviation_in_groups` over groups and places, (channels of all levels,).
+    """
+    return torch.cat([deviation_in_groups(maps).mean((0, 2, 3)) for maps in features])
+
+
+def variety_loss(real: Tensor, fake: Tensor, channels: Sequence[int]) -> Tensor:
     """How much less drawn pictures differ from each other than photographs do.
 
     A layout that comes back in every picture makes features differ less at their places than those
-    of photographs do. Of each level Σ_c [σ_c(I_r) − σ_c(I_s)]₊ / Σ_c σ_c(I_r), σ_c the mean
-    deviation of channel c within groups (see `deviation_in_groups`), and their mean: 1 where all
-    pictures are one, 0 where each channel varies at least as much as that of photographs.
+    of photographs do. Of each level Σ_c [σ_c(I_r) − σ_c(I_s)]₊ / Σ_c σ_c(I_r), and their mean: 1
+    where all pictures are one, 0 where each channel varies at least as much as that of photographs.
 
     Args:
-        real: features of real pictures, level by level, (batch, channels, height, width).
+        real: `channel_deviations` of real pictures, of the whole batch.
         fake: of drawn ones.
+        channels: how many each level has.
     """
-    losses = []
-    for r, s in zip(real, fake, strict=True):
-        of_real, of_fake = (deviation_in_groups(one).mean((0, 2, 3)) for one in (r, s))
-        losses.append(functional.relu(of_real - of_fake).sum() / of_real.sum())
-    return torch.stack(losses).mean()
+    levels = zip(real.split(list(channels)), fake.split(list(channels)), strict=True)
+    return torch.stack([functional.relu(r - s).sum() / r.sum() for r, s in levels]).mean()

@@ -13,9 +13,16 @@ import torch
 from torch import Tensor
 
 from sdn_ray.data.batches import Batch
-from sdn_ray.distillation.adversarial import SCORES, TERMS, drawn_loss, heads_loss, variety_loss
+from sdn_ray.distillation.adversarial import (
+    SCORES,
+    TERMS,
+    channel_deviations,
+    drawn_loss,
+    heads_loss,
+    variety_loss,
+)
 from sdn_ray.methods.augmentation import DRAWS, augmented
-from sdn_ray.methods.method import RATE_FACTOR, Noise, Step, data_parallel
+from sdn_ray.methods.method import RATE_FACTOR, Noise, Step, data_parallel, mean_over_workers
 from sdn_ray.models.feature_heads import FeatureHeads
 from sdn_ray.models.generator import Generator
 from sdn_ray.models.pixels import normalise
@@ -83,13 +90,19 @@ class Adversary:
             self.heads.requires_grad_(False)
             with autocast():
                 wish = drawn_loss(self.heads(fake, codes[:1])[0])
-            variety = self.variety * variety_loss(real, fake)
+            variety = self.variety * self._variety(real, fake)
             _update(optimizers["generator"], wish + variety)
             self.heads.requires_grad_(True)
             scores = torch.stack([one.detach().mean() for one in (right, wrong, drawn)])
             return torch.cat([loss.terms, torch.stack([wish, variety]).detach(), scores])
 
         return step
+
+    def _variety(self, real: list[Tensor], fake: list[Tensor]) -> Tensor:
+        # Of the whole batch, since the loss is no mean of those of its parts.
+        pair = torch.stack([channel_deviations(real), channel_deviations(fake)])
+        of_real, of_fake = mean_over_workers(pair)
+        return variety_loss(of_real, of_fake, [maps.shape[1] for maps in real])
 
     def _seen(self, teacher: Teacher, images: Tensor, noise: Noise) -> list[Tensor]:
         if self.augment:

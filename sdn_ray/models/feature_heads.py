@@ -96,7 +96,9 @@ def deviation_in_groups(maps: Tensor) -> Tensor:
         RuntimeError: the batch is no multiple of `GROUP`.
     """
     groups = maps.float().unflatten(0, (-1, GROUP))
-    return (groups.var(1, unbiased=False) + _EPSILON).sqrt()
+    # By hand: on a CPU `var` over this axis takes several times as long.
+    variance = (groups - groups.mean(1, keepdim=True)).square().mean(1)
+    return (variance + _EPSILON).sqrt()
 
 
 class FeatureHeads(nn.Module):

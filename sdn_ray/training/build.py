@@ -196,7 +196,7 @@ def heads_levels(config: ExperimentConfig, plan: Plan) -> tuple[str, ...]:
     for level in levels:
         if level not in plan.names or levels.count(level) > 1:
             raise UserError(
-                f"distillation.stage_three.levels: found {level}, expected some of "
+                f"distillation.stage_three.levels: found {level or 'nothing'}, expected some of "
                 f"{', '.join(plan.names)}, each once"
             )
     return levels

@@ -1,6 +1,6 @@
 """What can be known to be wrong with the options of a method before anything starts."""
 
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 from sdn_ray.config import (
@@ -34,22 +34,29 @@ def check_method(config: ExperimentConfig, plan: Plan) -> None:
         UserError: naming the option to change.
     """
     if config.method == GAN_INT_CLS:
-        _refuse_others(config, "generator", config.generator, GeneratorConfig())
-        _refuse_others(config, "distillation", config.distillation, DistillationConfig())
+        whose = f"method {config.method}"
+        _refuse_others(whose, "generator", config.generator, GeneratorConfig())
+        _refuse_others(whose, "distillation", config.distillation, DistillationConfig())
         _check_gan_int_cls(config)
     else:
-        _refuse_others(config, "gan_int_cls", config.gan_int_cls, GanIntClsConfig())
+        _refuse_others(
+            f"method {config.method}", "gan_int_cls", config.gan_int_cls, GanIntClsConfig()
+        )
         _check_sdn(config, plan)
 
 
-def _refuse_others(config: ExperimentConfig, section: str, found: Any, default: Any) -> None:
-    """Refuse options of a method that is not chosen."""
+def _refuse_others(whose: str, section: str, found: Any, default: Any) -> None:
+    """Refuse options that are not those of the method or scheme that is chosen."""
     for spec in fields(default):
+        name = f"{section}.{spec.name}"
         value, expected = getattr(found, spec.name), getattr(default, spec.name)
-        if value != expected:
+        if is_dataclass(expected):
+            _refuse_others(whose, name, value, expected)
+        elif value != expected:
+            kind = whose.partition(" ")[0]
             raise UserError(
-                f"{section}.{spec.name}: found {value}, which the method {config.method} does not "
-                f"have; expected nothing of {section}, or another method"
+                f"{name}: found {value}, which the {whose} does not have; expected nothing of "
+                f"{section}, or another {kind}"
             )
 
 
@@ -68,7 +75,7 @@ def _check_sdn(config: ExperimentConfig, plan: Plan) -> None:
             f"which would learn to ignore the noise; expected 0, or the scheme {ADVERSARIAL}"
         )
     if distillation.scheme == ADVERSARIAL:
-        heads_levels(config, plan)
+        _check_heads(config, plan)
         each = config.training.batch_size // config.training.workers
         if each % GROUP:
             raise UserError(
@@ -77,7 +84,10 @@ def _check_sdn(config: ExperimentConfig, plan: Plan) -> None:
             )
     else:
         _refuse_others(
-            config, "distillation.stage_three", distillation.stage_three, StageThreeConfig()
+            f"scheme {distillation.scheme}",
+            "distillation.stage_three",
+            distillation.stage_three,
+            StageThreeConfig(),
         )
     if not sum(stage.epochs for stage in config_stages(config)):
         raise UserError(
@@ -86,6 +96,16 @@ def _check_sdn(config: ExperimentConfig, plan: Plan) -> None:
         )
     if generator.batch_norm:
         _check_norm(config, "generator.batch_norm")
+
+
+def _check_heads(config: ExperimentConfig, plan: Plan) -> None:
+    heads_levels(config, plan)
+    heads = config.distillation.stage_three
+    if heads.heads_width > heads.heads_most_width:
+        raise UserError(
+            f"distillation.stage_three.heads_width: found {heads.heads_width}, expected at most "
+            f"heads_most_width, which is {heads.heads_most_width}"
+        )
 
 
 def _check_gan_int_cls(config: ExperimentConfig) -> None:

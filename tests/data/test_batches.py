@@ -217,3 +217,37 @@ def test_several_captions_are_averaged():
         for image, captions in zip(where, drawn, strict=True)
     ]
     np.testing.assert_allclose(batch.embeddings.numpy(), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_wrong_captions_are_those_of_the_wrong_images():
+    data = dataclasses.replace(new_data(), classes=CLASSES)
+    batches = list(new_batches(data).epoch(2, rows=Rows(wrong_captions=True)))
+    order, own = epoch_permutation(3, 2, IMAGES), CLASSES[data.indices]
+    for step, batch in enumerate(batches):
+        assert batch.wrong is None
+        members = order[12 * step : 12 * step + 12]
+        others = draw_wrong_rows(3, 2, members, own)
+        assert (own[others] != own[members]).all()
+        where = data.indices[others]
+        captions = draw_captions(3, 2, others, COUNTS[where])
+        expected = data.embeddings[data.caption_rows[where, captions]]
+        np.testing.assert_array_equal(batch.wrong_embeddings, expected)
+    both = new_batches(data).epoch(2, rows=Rows(wrong=True, wrong_captions=True))
+    for batch, other, plain in zip(batches, both, new_batches(data).epoch(2), strict=True):
+        assert torch.equal(other.wrong_embeddings, batch.wrong_embeddings)
+        assert torch.equal(batch.images, plain.images)
+        assert torch.equal(batch.embeddings, plain.embeddings)
+        assert plain.wrong_embeddings is None
+
+
+def test_workers_share_the_wrong_captions_of_one():
+    data, rows = dataclasses.replace(new_data(), classes=CLASSES), Rows(wrong_captions=True)
+    whole = list(new_batches(data).epoch(1, rows=rows))
+    shares = [list(new_batches(data, rank=r, world_size=2).epoch(1, rows=rows)) for r in (0, 1)]
+    for one, *parts in zip(whole, *shares, strict=True):
+        assert torch.equal(one.wrong_embeddings, torch.cat([p.wrong_embeddings for p in parts]))
+
+
+def test_wrong_captions_of_images_without_classes():
+    with pytest.raises(ValueError, match=r"EncodedImages\.classes: found none"):
+        next(new_batches().epoch(0, rows=Rows(wrong_captions=True)))

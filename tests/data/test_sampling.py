@@ -4,6 +4,7 @@ import scipy.stats
 
 from sdn_ray.data.sampling import (
     CAPTION,
+    DRAWING,
     FLIP,
     NOISE,
     ORDER,
@@ -14,6 +15,7 @@ from sdn_ray.data.sampling import (
     draw_flips,
     draw_several_captions,
     draw_wrong_rows,
+    drawing_noise,
     epoch_permutation,
     noise_seed,
     worker_batches,
@@ -239,7 +241,8 @@ def test_wrong_rows_are_those_of_every_earlier_version():
 
 
 def test_every_purpose_has_a_stream_of_its_own():
-    assert len({ORDER, CAPTION, FLIP, WRONG}) == 4
+    purposes = (ORDER, CAPTION, FLIP, WRONG, WRONG_FLIP, SEVERAL, NOISE, DRAWING)
+    assert len(set(purposes)) == 8
 
 
 def test_wrong_rows_of_sorted_rows_leave_out_the_own_class():
@@ -340,3 +343,45 @@ def test_every_step_has_a_seed_of_noise_of_its_own():
     assert len(set(seeds)) == len(seeds)
     assert all(0 <= seed < 2**63 for seed in seeds)
     assert noise_seed(3, 8) == reference_hash(NOISE, 3, 0, 8) >> 1
+
+
+@pytest.mark.parametrize("seed", [0, 7, 2**64 - 1])
+def test_noise_of_drawings_is_the_documented_law(seed):
+    indices = np.array([0, 5, 2**40])
+    drawn = drawing_noise(seed, indices, 2, 4)
+    assert drawn.shape == (3, 2, 4)
+    assert drawn.dtype == np.float32
+    for place, index in enumerate(indices.tolist()):
+        for sample in range(2):
+            key = reference_hash(DRAWING, seed, sample, index)
+            random = np.random.Generator(np.random.Philox(key=key))
+            expected = random.standard_normal(4, dtype=np.float32)
+            assert drawn[place, sample].tolist() == expected.tolist()
+
+
+def test_noise_of_drawings_is_that_of_every_earlier_version():
+    # Written down once: a change here changes every drawn picture.
+    expected = [
+        [[0.24914809, 0.59103721, -0.29857826], [-0.42453101, 0.90684587, -1.21284282]],
+        [[-0.76327783, 0.02056758, -0.48178205], [-1.18005013, 1.39020503, -0.47316089]],
+    ]
+    np.testing.assert_allclose(drawing_noise(0, np.arange(2), 2, 3), expected, atol=1e-7)
+
+
+def test_noise_of_a_drawing_does_not_depend_on_the_others():
+    whole = drawing_noise(3, np.arange(20), 5, 6)
+    for batch in np.array_split(np.random.default_rng(0).permutation(20), 3):
+        assert np.array_equal(drawing_noise(3, batch, 5, 6), whole[batch])
+    assert np.array_equal(drawing_noise(3, np.arange(20), 2, 6), whole[:, :2])
+    assert not (drawing_noise(4, np.arange(20), 5, 6) == whole).any()
+    assert len(np.unique(whole.reshape(100, 6), axis=0)) == 100
+
+
+def test_noise_of_drawings_is_normal():
+    drawn = drawing_noise(1, np.arange(500), 4, 10)
+    assert scipy.stats.kstest(drawn.ravel(), "norm").pvalue > 1e-6
+    for axis in (0, 1, 2):  # captions, samples and places each by itself
+        moved = np.roll(drawn, 1, axis)
+        assert abs((drawn * moved).mean()) < 6 / drawn.size**0.5
+    assert drawn.mean() == pytest.approx(0, abs=6 / drawn.size**0.5)
+    assert drawn.var() == pytest.approx(1, abs=6 * (2 / drawn.size) ** 0.5)

@@ -1,7 +1,8 @@
 import pytest
 
+from sdn_ray.data.batches import Rows
 from sdn_ray.distillation.losses import LOSSES
-from sdn_ray.distillation.schemes import SCHEMES, Stage, scheme_stages
+from sdn_ray.distillation.schemes import SCHEMES, STAGE_THREE, Stage, scheme_stages
 
 RATES = (1e-3, 2e-4)
 
@@ -71,3 +72,26 @@ def test_table_3_and_its_equal_epochs():
     for scheme in SCHEMES:
         assert sum(stage.epochs for stage in stages(scheme)) == 8
         assert all(stage.loss in LOSSES for stage in stages(scheme))
+
+
+THIRD = Stage(STAGE_THREE, STAGE_THREE, 7, 1e-4, decay_fraction=0.3)
+
+
+@pytest.mark.parametrize("scheme", [*SCHEMES, "sdn_adversarial"])
+def test_stage_three_is_of_the_adversarial_scheme_alone(scheme):
+    found = stages(scheme, third=THIRD)
+    assert [stage for stage in found if stage.adversarial] == [THIRD] * (found[-1] is THIRD)
+    assert (found[-1] is THIRD) is (scheme == "sdn_adversarial")
+    if scheme == "sdn_adversarial":
+        assert found[:-1] == stages("sdn", samples=4)
+
+
+def test_stage_three_alone():
+    found = scheme_stages("sdn_adversarial", epochs=(0, 0), learning_rates=RATES, third=THIRD)
+    assert found == (THIRD,)
+
+
+def test_stage_three_asks_for_wrong_captions_and_names_its_option():
+    assert THIRD.rows == Rows(wrong_captions=True)
+    assert THIRD.option == "distillation.stage_three"
+    assert {stage.rows for stage in stages("sdn")} == {Rows()}

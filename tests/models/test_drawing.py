@@ -2,7 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from sdn_ray.models.drawing import draw_images
+from sdn_ray.data.sampling import drawing_noise
+from sdn_ray.models.drawing import draw_images, draw_samples
+from sdn_ray.models.gan_int_cls import GanIntClsGenerator
 from sdn_ray.models.generator import Generator
 from sdn_ray.models.pixels import to_uint8
 from sdn_ray.models.plan import Plan
@@ -55,3 +57,118 @@ def test_the_mode_is_restored_when_the_reader_stops_early():
     assert not generator.training
     images.close()
     assert generator.training
+
+
+NOISE = 3
+
+
+def warmed(generator):
+    """With running statistics that have moved."""
+    noise = torch.randn(7, NOISE, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        generator(torch.from_numpy(EMBEDDINGS), noise)
+    return generator
+
+
+def new_mirror():
+    return warmed(new_generator(batch_norm=True, modulated=True, noise_dim=NOISE))
+
+
+def new_gan():
+    generator = GanIntClsGenerator(5, image_size=16, width=4, text_width=4, noise_dim=NOISE)
+    generator.reset_parameters(0)
+    with torch.no_grad():
+        generator.image[-2].weight *= 1000  # the authors' first pictures are grey
+    return warmed(generator)
+
+
+def drawn(generator, embeddings=EMBEDDINGS, **options):
+    return np.concatenate(list(draw_samples(generator, embeddings, **options))).astype(int)
+
+
+@pytest.fixture(params=[new_mirror, new_gan])
+def noisy(request):
+    return request.param()
+
+
+def test_samples_are_drawn_with_the_noise_of_caption_and_sample(noisy):
+    found = drawn(noisy, samples=2, seed=5)
+    assert found.shape == (7, 2, noisy.image_size, noisy.image_size, 3)
+    mean, std = (0.5, 0.5)  # of [−1, 1]
+    if isinstance(noisy, Generator):
+        mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+    noise = torch.from_numpy(drawing_noise(5, np.arange(7), 2, NOISE))
+    for sample in range(2):
+        with torch.no_grad():
+            images = noisy.eval()(torch.from_numpy(EMBEDDINGS), noise[:, sample])
+        images = images.images[:, 0] if isinstance(noisy, Generator) else images
+        unit = images.double().permute(0, 2, 3, 1).numpy() * std + mean
+        expected = np.clip(np.round(255 * unit), 0, 255)
+        assert np.ptp(expected) > 100
+        assert np.abs(found[:, sample] - expected).max() <= 1
+
+
+def test_a_sample_is_the_same_alone_and_in_any_batch(noisy):
+    whole = drawn(noisy, samples=4)
+    for options in ({"batch_size": 1}, {"batch_size": 9}, {"samples": 2}, {"samples": 1}):
+        found = drawn(noisy, **{"samples": 4} | options)
+        assert np.abs(found - whole[:, : found.shape[1]]).max() <= 1
+    chosen = np.array([5, 2])
+    alone = drawn(noisy, EMBEDDINGS[chosen], samples=4, indices=chosen)
+    assert np.abs(alone - whole[chosen]).max() <= 1
+
+
+def test_samples_captions_and_seeds_are_other_pictures(noisy):
+    same = np.repeat(EMBEDDINGS[:1], 2, axis=0)
+    pictures = [*drawn(noisy, same, samples=2).reshape(4, -1), drawn(noisy, same[:1], seed=1)]
+    for place, picture in enumerate(pictures):
+        for other in pictures[:place]:
+            assert np.abs(picture.ravel() - other.ravel()).max() > 1
+
+
+def test_about_as_many_images_a_pass_as_are_asked_for(noisy):
+    sizes = [len(batch) for batch in draw_samples(noisy, EMBEDDINGS, samples=3, batch_size=7)]
+    assert sizes == [2, 2, 2, 1]
+    sizes = [len(batch) for batch in draw_samples(noisy, EMBEDDINGS, samples=3, batch_size=2)]
+    assert sizes == [1] * 7
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_drawing_with_noise_restores_the_mode_and_moves_nothing(noisy, training):
+    noisy.train(training)
+    before = {name: value.clone() for name, value in noisy.state_dict().items()}
+    state = torch.get_rng_state()
+    batches = draw_samples(noisy, EMBEDDINGS, samples=2, batch_size=4)
+    next(batches)
+    batches.close()
+    assert noisy.training is training
+    drawn(noisy)
+    assert noisy.training is training
+    assert torch.equal(torch.get_rng_state(), state)
+    for name, value in noisy.state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+
+def test_one_image_of_each_caption_is_its_sample_0(noisy):
+    images = np.concatenate(list(draw_images(noisy, EMBEDDINGS))).astype(int)
+    assert np.abs(images - drawn(noisy, samples=3)[:, 0]).max() <= 1
+
+
+@pytest.mark.parametrize("samples", [1, 2, 3])
+def test_without_noise_the_first_of_its_own_samples(samples):
+    generator = new_generator(samples=3)
+    found = drawn(generator, samples=samples, seed=9)
+    assert np.array_equal(found, drawn(generator)[:, :samples])
+
+
+def test_a_gan_gives_bytes_of_its_range():
+    generator = new_gan().eval()
+    generator.forward = lambda embeddings, noise: torch.tensor(
+        [-1.0, -0.999, -0.5, 0.0, 0.1, 0.999, 1.0]
+    ).expand(2, 7)
+    pixels = generator.pixels(torch.zeros(2, 5), torch.zeros(2, NOISE))
+    assert pixels.dtype == torch.uint8
+    # Halves go to the even byte.
+    assert pixels.tolist() == [[[0, 0, 64, 128, 140, 255, 255]]] * 2
+    with pytest.raises(ValueError, match=r"noise: found none, expected \(batch, 3\)"):
+        new_gan().pixels(torch.zeros(2, 5))

@@ -6,8 +6,9 @@ import torch
 
 from sdn_ray.errors import UserError
 from sdn_ray.models import export
-from sdn_ray.models.drawing import draw_images
+from sdn_ray.models.drawing import draw_images, draw_samples
 from sdn_ray.models.export import CONFIG, GENERATOR, export_model, load_model
+from sdn_ray.models.gan_int_cls import GanIntClsGenerator
 from sdn_ray.models.generator import Generator
 from sdn_ray.models.plan import Plan
 from sdn_ray.text.char_cnn_rnn import CharCnnRnn
@@ -177,3 +178,96 @@ def test_weights_of_another_generator_are_named(model, change):
     (model / CONFIG).write_text(json.dumps(config))
     with pytest.raises(UserError, match=f"{GENERATOR} cannot be read as this model's generator"):
         load_model(model)
+
+
+def new_modulated():
+    options = {"modulated": True, "noise_dim": 3, "activation": "leaky_relu"}
+    plan = Plan.parse("4,5,M,6")
+    generator = Generator(
+        plan, embedding_dim=5, image_size=8, fc_width=7, batch_norm=True, **options
+    )
+    generator.reset_parameters(0)
+    return generator
+
+
+def new_gan():
+    generator = GanIntClsGenerator(5, image_size=16, width=4, text_width=6, noise_dim=3)
+    generator.reset_parameters(0)
+    return generator
+
+
+@pytest.mark.parametrize(("make", "method"), [(new_modulated, "sdn"), (new_gan, "gan_int_cls")])
+def test_a_generator_that_takes_noise_draws_the_same_after_a_round_trip(tmp_path, make, method):
+    generator = make()
+    with torch.no_grad():
+        generator(torch.from_numpy(EMBEDDINGS), torch.randn(6, 3))  # moves the running statistics
+    export_model(tmp_path / "model", generator, None, ORIGIN)
+    config = json.loads((tmp_path / "model" / CONFIG).read_text())
+    assert (config["method"], config["generator"]) == (method, generator.settings)
+    found = load_model(tmp_path / "model").generator
+    assert type(found) is type(generator)
+    assert not found.training
+    assert found.settings == generator.settings
+    for name, value in generator.state_dict().items():
+        assert torch.equal(found.state_dict()[name], value), name
+    pictures = [
+        np.concatenate(list(draw_samples(one, EMBEDDINGS, samples=2, seed=4)))
+        for one in (generator, found)
+    ]
+    assert pictures[0].shape == (6, 2, generator.image_size, generator.image_size, 3)
+    np.testing.assert_array_equal(*pictures)
+
+
+def change_config(model, **change):
+    config = json.loads((model / CONFIG).read_text()) | change
+    (model / CONFIG).write_text(json.dumps(config))
+    return config
+
+
+def test_models_of_earlier_versions_name_no_method(tmp_path):
+    generator = new_generator()
+    export_model(tmp_path / "model", generator, None, {})
+    config = json.loads((tmp_path / "model" / CONFIG).read_text())
+    assert config.pop("method") == "sdn"
+    for later in ("upsampling", "whitened_dim", "noise_dim", "modulated", "activation"):
+        del config["generator"][later]
+    (tmp_path / "model" / CONFIG).write_text(json.dumps(config))
+    np.testing.assert_array_equal(drawn(load_model(tmp_path / "model").generator), drawn(generator))
+
+
+@pytest.mark.parametrize(
+    ("method", "words"),
+    [
+        ("stack_gan", "method: found stack_gan, expected sdn or gan_int_cls"),
+        (None, "method"),
+        (3, "method"),
+        ("gan_int_cls", "width"),  # whose settings are others
+    ],
+)
+def test_an_unknown_method_is_one_sentence(tmp_path, method, words):
+    export_model(tmp_path / "model", new_generator(), None, {})
+    change_config(tmp_path / "model", method=method)
+    with pytest.raises(UserError) as error:
+        load_model(tmp_path / "model")
+    message = str(error.value)
+    assert message.startswith("--model: ")
+    assert str(tmp_path / "model" / CONFIG) in message
+    assert words in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("change", [{"noise_dim": 4}, {"width": 8}, {"image_size": 32}])
+def test_weights_of_another_gan_are_named(tmp_path, change):
+    export_model(tmp_path / "model", new_gan(), None, {})
+    change_config(tmp_path / "model", generator=new_gan().settings | change)
+    with pytest.raises(UserError, match=f"{GENERATOR} cannot be read as this model's generator"):
+        load_model(tmp_path / "model")
+
+
+@pytest.mark.parametrize("change", [{"image_size": 24}, {"noise_dim": 0}, {"noise_dim": "3"}])
+def test_settings_that_no_gan_has_are_named(tmp_path, change):
+    export_model(tmp_path / "model", new_gan(), None, {})
+    change_config(tmp_path / "model", generator=new_gan().settings | change)
+    with pytest.raises(UserError, match=r"config\.json") as error:
+        load_model(tmp_path / "model")
+    assert next(iter(change)) in str(error.value)

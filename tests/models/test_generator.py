@@ -1,13 +1,15 @@
 import copy
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional
 
 from sdn_ray.errors import UserError
-from sdn_ray.models.generator import Generator
+from sdn_ray.models.generator import Generator, ModulatedNorm
+from sdn_ray.models.image_generators import SDN, generator_of
 from sdn_ray.models.plan import Plan
 from sdn_ray.models.teacher import Teacher
 
@@ -290,3 +292,158 @@ def test_bilinear_upsampling_weighs_neighbours_three_to_one():
     row = torch.tensor([[[[0.0, 4.0]]]]).expand(1, 1, 2, 2)
     assert generator.up(row)[0, 0, 0].tolist() == [0, 1, 3, 4]
     assert new_generator().up(row)[0, 0, 0].tolist() == [0, 0, 4, 4]
+
+
+@pytest.mark.parametrize("options", [{}, {"batch_norm": True}])
+def test_by_default_the_weights_are_those_of_earlier_versions(options):
+    generator = new_generator("4,M,6", **options)
+    layers = ["g_fc8.0", "g_fc7.0", "g_fc6.0", "mirror.g_conv2_1.0", "mirror.g_conv1_1.0"]
+    norms = ["g_fc8.1", "g_fc7.1", "g_fc6.2", "mirror.g_conv2_1.1"] if options else []
+    without_bias = "mirror.g_conv2_1.0" if options else None
+    keys = {f"{name}.weight" for name in layers}
+    keys |= {f"{name}.bias" for name in layers if name != without_bias}
+    kept = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+    keys |= {f"{norm}.{name}" for norm in norms for name in kept}
+    state = generator.state_dict()
+    assert state.keys() == keys
+    random = torch.Generator().manual_seed(0)
+    for name in layers:
+        weight = state[f"{name}.weight"]
+        expected = torch.randn(weight.shape, generator=random) * (2 / weight[0].numel()) ** 0.5
+        torch.testing.assert_close(weight, expected, rtol=1e-6, atol=1e-7)
+
+
+EVERYTHING = {"batch_norm": True, "modulated": True, "noise_dim": 2, "activation": "leaky_relu"}
+
+
+def draws_of(batch=4, width=5, seed=0):
+    return torch.randn(batch, width, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("options", [{"noise_dim": 2}, EVERYTHING])
+@pytest.mark.parametrize("plan", ["4,M,6,M", "4,5,M,6"])
+def test_noise_and_modulation_leave_the_shapes_as_they_are(plan, options):
+    plain, generator = new_generator(plan), new_generator(plan, **options)
+    found, expected = generator(draws_of(), draws_of(width=2)), plain(draws_of())
+    assert generator.g_fc8[0].weight.shape == (7, 5 + 2)
+    assert found.images.shape == expected.images.shape
+    assert [f.shape for f in found.features] == [f.shape for f in expected.features]
+
+
+def test_noise_stands_behind_the_caption():
+    generator, plain = new_generator(noise_dim=2), new_generator(embedding_dim=7)
+    plain.load_state_dict(generator.state_dict())
+    embeddings, noise = draws_of(), draws_of(width=2)
+    expected = plain(torch.cat([embeddings, noise], 1))
+    assert torch.equal(generator(embeddings, noise).images, expected.images)
+
+
+def test_a_generator_that_takes_noise_is_not_called_without():
+    for draw in (new_generator(noise_dim=2), new_generator(noise_dim=2).pixels):
+        with pytest.raises(ValueError, match=r"noise: found none, expected \(batch, 2\)"):
+            draw(draws_of())
+
+
+@pytest.mark.parametrize("options", [{"noise_dim": 2}, EVERYTHING])
+def test_other_noise_is_another_picture_whatever_the_batch(options):
+    generator = new_generator(**options)
+    embeddings, noise = draws_of(1).expand(4, 5), draws_of(width=2)
+    generator(embeddings, noise)  # moves the running statistics
+    images = generator.eval()(embeddings, noise).images
+    for place in range(4):
+        one = slice(place, place + 1)
+        alone = generator(embeddings[one], noise[one]).images
+        torch.testing.assert_close(images[one], alone, rtol=1e-4, atol=1e-5)
+        for other in range(place):
+            assert not torch.allclose(images[place], images[other], atol=1e-2)
+
+
+def test_the_norm_that_a_code_modulates_by_hand():
+    layer = ModulatedNorm(3, 2)
+    layer.reset_parameters(torch.Generator().manual_seed(0))
+    weight = layer.modulation.weight.detach().numpy()
+    with torch.no_grad():
+        layer.modulation.bias.copy_(torch.tensor([0.5, -0.25, 0, 3, 0, -1]))
+    maps, code = np.random.default_rng(0).normal(2, 3, (4, 3, 2, 5)), draws_of(4, 2).numpy()
+    given = code @ weight.T + [0.5, -0.25, 0, 3, 0, -1]
+    scale, shift = given[:, :3, None, None], given[:, 3:, None, None]
+
+    def by_hand(mean, variance):
+        normalised = (maps - mean[:, None, None]) / np.sqrt(variance[:, None, None] + 1e-5)
+        return (1 + scale) * normalised + shift
+
+    inputs = torch.from_numpy(maps).float(), torch.from_numpy(code)
+    mean, variance = maps.mean((0, 2, 3)), maps.var((0, 2, 3))
+    np.testing.assert_allclose(layer(*inputs).detach(), by_hand(mean, variance), rtol=1e-4)
+    running = 0.1 * mean, 0.9 + 0.1 * variance * 40 / 39  # unbiased; from 0 and 1
+    found = layer.eval()(*inputs).detach()
+    np.testing.assert_allclose(found, by_hand(*running), rtol=1e-4, atol=1e-5)
+
+
+def test_first_modulations_are_scales_around_1_and_shifts_around_0():
+    layer = ModulatedNorm(50, 400)
+    layer.reset_parameters(torch.Generator().manual_seed(0))
+    assert not layer.modulation.bias.any()
+    given = layer.modulation(draws_of(64, 400, seed=1)).detach()
+    assert given.mean().item() == pytest.approx(0, abs=0.05)
+    assert given.std().item() == pytest.approx(0.5, rel=0.05)
+
+
+def test_modulation_is_of_every_normalisation_of_the_mirror_by_caption_and_noise():
+    generator = new_generator("4,5,M,6", **EVERYTHING)
+    found = {n: m for n, m in generator.named_modules() if isinstance(m, ModulatedNorm)}
+    assert list(found) == ["mirror.g_conv2_1.1", "mirror.g_conv1_2.1"]
+    assert [m.modulation.weight.shape for m in found.values()] == [(2 * 5, 7), (2 * 4, 7)]
+
+
+def test_modulation_without_batch_norm_is_refused():
+    with pytest.raises(UserError) as error:
+        new_generator(modulated=True)
+    assert str(error.value) == (
+        "generator.modulated: found true beside generator.batch_norm false; what is modulated is "
+        "batch normalisation, expected both"
+    )
+
+
+def test_leaky_activations_keep_a_fifth_below_zero():
+    generator = new_generator("4,M,6", activation="leaky_relu")
+    kinds = [type(m) for m in generator.modules() if isinstance(m, nn.ReLU | nn.LeakyReLU)]
+    assert kinds == [nn.LeakyReLU] * 4
+    state, x = generator.state_dict(), draws_of()
+    linear = x @ state["g_fc8.0.weight"].T + state["g_fc8.0.bias"]
+    expected = torch.where(linear > 0, linear, 0.2 * linear)
+    torch.testing.assert_close(generator.g_fc8(x), expected, rtol=1e-5, atol=1e-6)
+    assert generator.mirror["g_conv2_1"](draws_of(1, 6 * 16).view(1, 6, 4, 4)).min() < 0
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_first_weights_of_modulated_generators_depend_on_the_seed_alone(seed):
+    torch.manual_seed(seed)
+    first = new_generator(**EVERYTHING).state_dict()
+    other = new_generator(**EVERYTHING)
+    for name, value in other.state_dict().items():
+        assert torch.equal(value, first[name]), name
+    other.reset_parameters(1)
+    name = "mirror.g_conv2_1.1.modulation.weight"
+    assert not torch.equal(other.state_dict()[name], first[name])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"samples": 3, "batch_norm": True}, EVERYTHING | {"upsampling": "bilinear"}],
+)
+@pytest.mark.parametrize("whitened_dim", [None, 3])
+def test_settings_make_a_generator_of_the_same_shape(options, whitened_dim):
+    generator = new_generator("4x2,M,6", whitened_dim=whitened_dim, **options)
+    found = generator_of(SDN, generator.settings)
+    assert found.settings == generator.settings
+    found.load_state_dict(generator.state_dict())
+    inputs = (draws_of(), draws_of(width=2)) if generator.noise_dim else (draws_of(),)
+    assert torch.equal(found.eval()(*inputs).images, generator.eval()(*inputs).images)
+
+
+def test_settings_of_earlier_versions_are_the_papers():
+    earlier = ("plan", "embedding_dim", "image_size", "fc_width", "samples", "batch_norm")
+    generator = new_generator()
+    settings = {name: generator.settings[name] for name in earlier}
+    assert generator_of(SDN, settings).settings == generator.settings

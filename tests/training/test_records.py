@@ -1,6 +1,8 @@
 from unittest.mock import Mock
 
-from sdn_ray.training.records import record_epoch, telling
+import pytest
+
+from sdn_ray.training.records import collapse, record_epoch, telling
 
 
 def test_an_epoch_is_a_few_figures():
@@ -18,6 +20,8 @@ def test_an_epoch_is_a_few_figures():
     scored = metrics | {"validation/squeezenet1_1_score": 2.8123}
     assert telling(scored, "validation")[2:] == ["score 2.81", "SSIM 0.403"]
     assert telling({"loss": 0.5}, "train") == ["loss 0.5"]
+    varied = {"loss": 0.5, "train/ssim": 0.4, "train/l1_between_draws": 0.01234}
+    assert telling(varied, "train") == ["loss 0.5", "SSIM 0.4", "between draws 0.0123"]
 
 
 def test_the_objective_of_a_trial_comes_first(tmp_path):
@@ -33,3 +37,44 @@ def test_the_objective_of_a_trial_comes_first(tmp_path):
     ]
     record_epoch(tmp_path, record, recorder)
     assert "objective" not in recorder.metrics.call_args.args[0]
+
+
+def differences(draws=None, captions=None, real=0.2):
+    names = ("l1_between_draws", "l1_between_captions", "l1_within_classes_of_real_images")
+    values = dict(zip(names, (draws, captions, real), strict=True))
+    return {f"validation/{name}": value for name, value in values.items() if value is not None}
+
+
+@pytest.mark.parametrize(
+    ("metrics", "words"),
+    [
+        (differences(0.04, 0.1), "two draws of one caption differ by 0.040"),
+        (differences(0.1, 0.0333), "draws of two captions differ by 0.033"),
+        (
+            differences(0.0, 0.01),
+            "two draws of one caption differ by 0.000 and draws of two captions differ by 0.010",
+        ),
+        (differences(0.049), "two draws of one caption differ by 0.049"),
+    ],
+)
+def test_pictures_that_have_become_alike_are_told_in_one_sentence(metrics, words):
+    assert collapse(metrics, "validation") == (
+        f"the pictures have become alike (mode collapse): {words}, two real images of one class by "
+        "0.200. Below 25% of that this is said; try lower or less equal learning rates, or go back "
+        "to an earlier epoch"
+    )
+    assert collapse(metrics, "train") is None
+
+
+@pytest.mark.parametrize(
+    "metrics",
+    [
+        {},
+        differences(),
+        differences(0.0, 0.0, real=None),  # nothing to compare them with
+        differences(0.05, 0.06),
+        differences(0.3, 0.4),
+    ],
+)
+def test_pictures_that_differ_are_not_warned_of(metrics):
+    assert collapse(metrics, "validation") is None

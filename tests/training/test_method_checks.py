@@ -1,0 +1,214 @@
+"""What is refused of a method's options before anything starts."""
+
+import pytest
+
+from sdn_ray.config import (
+    DatasetConfig,
+    DistillationConfig,
+    ExperimentConfig,
+    GanIntClsConfig,
+    GeneratorConfig,
+    StageConfig,
+    StageThreeConfig,
+    TrainingConfig,
+)
+from sdn_ray.errors import UserError
+from sdn_ray.models.plan import Plan
+from sdn_ray.training.method_checks import check_method
+
+PLAN = Plan.parse("4,5,M,6,M")
+NONE = StageConfig(epochs=0)
+
+
+def config_of(method="sdn", **sections):
+    """An experiment of which sections are given by their options."""
+    kinds = {
+        "generator": GeneratorConfig,
+        "distillation": DistillationConfig,
+        "gan_int_cls": GanIntClsConfig,
+        "training": TrainingConfig,
+        "dataset": DatasetConfig,
+    }
+    made = {name: kinds[name](**options) for name, options in sections.items()}
+    return ExperimentConfig(method=method, **made)
+
+
+def gan(**sections):
+    return config_of("gan_int_cls", **sections)
+
+
+def adversarial(training=None, generator=None, stage_three=None, **distillation):
+    third = StageThreeConfig(**stage_three or {})
+    return config_of(
+        distillation={"scheme": "sdn_adversarial", "stage_three": third} | distillation,
+        generator=generator or {},
+        training={"batch_size": 12} | (training or {}),
+    )
+
+
+def refusal(config):
+    """The one sentence that is said."""
+    with pytest.raises(UserError) as error:
+        check_method(config, PLAN)
+    message = str(error.value)
+    assert "\n" not in message
+    assert ". " not in message
+    return message
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        config_of(),
+        config_of(distillation={"scheme": "sdn_diverse", "samples": 3}),
+        config_of(generator={"batch_norm": True, "modulated": True, "activation": "leaky_relu"}),
+        adversarial(),
+        adversarial(generator={"noise_dim": 8, "batch_norm": True, "modulated": True}),
+        adversarial(stage_three={"levels": "conv2_1, conv1_2", "heads_width": 3}),
+        adversarial(training={"workers": 3}),
+        adversarial(stage_one=NONE, stage_two=NONE),  # stage three alone
+        adversarial(training={"compile": True}),
+        gan(),
+        gan(gan_int_cls={"generator_width": 4, "discriminator_width": 4, "noise_dim": 3}),
+        gan(gan_int_cls={"interpolate": False}, training={"batch_size": 3}),
+        gan(dataset={"image_size": 16}),
+    ],
+)
+def test_what_a_method_can_train_with(config):
+    check_method(config, PLAN)
+
+
+@pytest.mark.parametrize(
+    ("config", "option", "found"),
+    [
+        (config_of(gan_int_cls={"epochs": 3}), "gan_int_cls.epochs", "3"),
+        (config_of(gan_int_cls={"cls": False}), "gan_int_cls.cls", "False"),
+        (gan(generator={"noise_dim": 5}), "generator.noise_dim", "5"),
+        (gan(generator={"fc_width": 64}), "generator.fc_width", "64"),
+        (gan(distillation={"scheme": "joint"}), "distillation.scheme", "joint"),
+        (gan(distillation={"samples": 2}), "distillation.samples", "2"),
+    ],
+)
+def test_options_of_a_method_that_is_not_chosen(config, option, found):
+    assert refusal(config) == (
+        f"{option}: found {found}, which the method {config.method} does not have; expected "
+        f"nothing of {option.split('.')[0]}, or another method"
+    )
+
+
+@pytest.mark.parametrize("section", ["stage_one", "stage_two", "stage_three"])
+def test_stages_of_a_method_that_is_not_chosen(section):
+    kind = StageThreeConfig if section == "stage_three" else StageConfig
+    message = refusal(gan(distillation={section: kind(epochs=3)}))
+    assert message.startswith(f"distillation.{section}")
+    assert "which the method gan_int_cls does not have" in message
+
+
+@pytest.mark.parametrize("scheme", ["image", "joint", "sdn", "sdn_diverse"])
+@pytest.mark.parametrize(
+    "options", [{"epochs": 3}, {"levels": "conv1_1"}, {"augmentation": False}], ids=str
+)
+def test_stage_three_options_with_another_scheme(scheme, options):
+    third = StageThreeConfig(**options)
+    message = refusal(config_of(distillation={"scheme": scheme, "stage_three": third}))
+    ((name, value),) = options.items()
+    assert message.startswith(f"distillation.stage_three.{name}: found {value}, ")
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        (
+            config_of(generator={"noise_dim": 3}),
+            "generator.noise_dim: found 3 with scheme sdn, which would learn to ignore the noise; "
+            "expected 0, or the scheme sdn_adversarial",
+        ),
+        (
+            config_of(generator={"noise_dim": 1}, distillation={"scheme": "sdn_diverse"}),
+            "generator.noise_dim: found 1 with scheme sdn_diverse",
+        ),
+        (
+            config_of(generator={"modulated": True}),
+            "generator.modulated: found true beside generator.batch_norm false",
+        ),
+        (
+            adversarial(stage_three={"levels": "conv1_2,conv9_9"}),
+            "distillation.stage_three.levels: found conv9_9, expected some of conv1_1, conv1_2, "
+            "conv2_1, each once",
+        ),
+        (
+            adversarial(stage_three={"levels": "conv1_2,conv2_1, conv1_2"}),
+            "distillation.stage_three.levels: found conv1_2, expected some of",
+        ),
+        (
+            adversarial(stage_three={"levels": ""}),
+            "distillation.stage_three.levels: found ",
+        ),
+        (
+            adversarial(training={"batch_size": 6}),
+            "training.batch_size: found 6 images for each worker, expected a multiple of 4",
+        ),
+        (
+            adversarial(training={"batch_size": 12, "workers": 2}),
+            "training.batch_size: found 6 images for each worker, expected a multiple of 4",
+        ),
+        (
+            adversarial(samples=2),
+            "distillation.samples: found 2 with scheme sdn_adversarial",
+        ),
+        (
+            config_of(distillation={"stage_one": NONE, "stage_two": NONE}),
+            "distillation.stage_one.epochs, distillation.stage_two.epochs: found 0 and 0, expected "
+            "at least one epoch",
+        ),
+        (
+            config_of(generator={"batch_norm": True}, training={"batch_size": 2, "workers": 2}),
+            "generator.batch_norm: needs at least 2 images a worker, found training.batch_size 2 "
+            "over 2 workers",
+        ),
+    ],
+)
+def test_what_sdn_refuses(config, words):
+    assert refusal(config).startswith(words)
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        (
+            gan(gan_int_cls={"generator_width": 3}),
+            "gan_int_cls.generator_width: found 3, expected at least 4",
+        ),
+        (
+            gan(gan_int_cls={"discriminator_width": 1}),
+            "gan_int_cls.discriminator_width: found 1, expected at least 4",
+        ),
+        (
+            gan(training={"batch_size": 3}),
+            "training.batch_size: found 3 images for each worker, expected an even number",
+        ),
+        (
+            gan(training={"batch_size": 6, "workers": 2}),
+            "training.batch_size: found 3 images for each worker, expected an even number",
+        ),
+        (
+            gan(training={"batch_size": 2, "workers": 2}),
+            "method gan_int_cls: needs at least 2 images a worker, found training.batch_size 2",
+        ),
+        (
+            gan(training={"compile": True}),
+            "training.compile: found true, which the method gan_int_cls does not have; expected "
+            "false",
+        ),
+        (
+            gan(dataset={"image_size": 48}),
+            "dataset.image_size: found 48, expected a power of two, 16 or more",
+        ),
+        (
+            gan(dataset={"image_size": 8}),
+            "dataset.image_size: found 8, expected a power of two, 16 or more",
+        ),
+    ],
+)
+def test_what_gan_int_cls_refuses(config, words):
+    assert refusal(config).startswith(words)
