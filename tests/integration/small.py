@@ -145,7 +145,7 @@ def generator_hash(run: Path) -> str:
 def in_this_process(
     options: Sequence[object], run: Path, stop_wanted: Callable[[], bool] = lambda: False
 ) -> list[dict[str, Any]]:
-    """Train with one worker, without Ray: the data is prepared, and workers know no Ray.
+    """Train with one worker, which knows no Ray; images that are not decoded yet need a cluster.
 
     Args:
         options: of sdn_ray.train, without --output.
