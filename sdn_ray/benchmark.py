@@ -8,7 +8,7 @@ from rich.table import Table
 from sdn_ray.cluster.resources import runs_on, start_ray, stop_ray, use_device, worker_resources
 from sdn_ray.config import ExperimentConfig
 from sdn_ray.errors import UserError
-from sdn_ray.methods.precision import Precision
+from sdn_ray.methods.precision import Precision, fast_precision
 from sdn_ray.models.teacher import Teacher
 from sdn_ray.runs.command_line import run_command
 from sdn_ray.runs.experiment import experiment_from, experiment_parser, parse, with_absolute_paths
@@ -16,8 +16,8 @@ from sdn_ray.runs.terminal import Display
 from sdn_ray.training.build import method_stages
 from sdn_ray.training.speed import (
     Blocks,
-    bf16_matrix_rate,
     flops_per_image,
+    matrix_rate,
     measured_rates,
     teacher_of_any_weights,
 )
@@ -60,13 +60,17 @@ def _measure(
     blocks: Blocks,
     display: Display,
 ) -> None:
-    """Print the table of all stages in both precisions."""
+    """Print the table of all stages, in both precisions where the device is fast in both."""
     device = use_device(resources)
     display.wait("measuring a matrix product")
-    matrix_rate = bf16_matrix_rate(device)
+    fast = fast_precision(device)
+    precisions = get_args(Precision) if fast == "bf16" else ("fp32",)
+    if fast != "bf16":
+        display.line("fp32 alone, since this CPU has no fast bf16")
+    product = matrix_rate(device, fast)
     title = (
         f"{teacher.plan} at {config.dataset.image_size}×{config.dataset.image_size}, batch "
-        f"{config.training.batch_size}, {device}; bf16 matrix product {matrix_rate / 1e9:.0f} "
+        f"{config.training.batch_size}, {device}; {fast} matrix product {product / 1e9:.0f} "
         "GFLOP/s"
     )
     names = (
@@ -78,13 +82,13 @@ def _measure(
         "of plain",
         "of tuned",
         "of plain fp32",
-        "of bf16 rate",
+        f"of {fast} rate",
     )
     table = Table(*names, title=title, title_justify="left")
     for stage in method_stages(config):
         plain_fp32 = None
         flops = flops_per_image(config, teacher, stage)
-        for precision in get_args(Precision):
+        for precision in precisions:
             display.wait(f"measuring {stage.name} in {precision}")
             measured = measured_rates(config, teacher, stage, precision, resources, blocks)
             plain = measured.get("plain")
@@ -98,7 +102,7 @@ def _measure(
                 f"{measured['train'] / plain:.3f}" if plain else "–",
                 f"{measured['train'] / measured['tuned']:.3f}",
                 f"{measured['train'] / plain_fp32:.2f}" if plain_fp32 else "–",
-                f"{measured['train'] * flops / matrix_rate:.1%}",
+                f"{measured['train'] * flops / product:.1%}",
             )
     display.console.print(table)
     display.line(

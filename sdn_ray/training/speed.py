@@ -60,9 +60,10 @@ def teacher_of_any_weights(config: ExperimentConfig) -> Teacher:
     return teacher
 
 
-def bf16_matrix_rate(device: str) -> float:
-    """FLOP/s of a large bf16 matrix product, the median of several."""
-    a, b = (torch.randn(_MATRIX, _MATRIX, device=device, dtype=torch.bfloat16) for _ in range(2))
+def matrix_rate(device: str, precision: Precision) -> float:
+    """FLOP/s of a large matrix product, the median of several."""
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    a, b = (torch.randn(_MATRIX, _MATRIX, device=device, dtype=dtype) for _ in range(2))
     times = [_timed(lambda: a @ b, device) for _ in range(8)]
     return 2 * _MATRIX**3 / statistics.median(times[2:])
 
