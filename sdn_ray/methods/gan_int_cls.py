@@ -13,7 +13,14 @@ from sdn_ray.methods.adversarial_losses import (
     generator_loss,
     interpolated_embeddings,
 )
-from sdn_ray.methods.method import Noise, Step, data_parallel, with_settling_noise, world_size
+from sdn_ray.methods.method import (
+    Noise,
+    Step,
+    data_parallel,
+    update,
+    with_settling_noise,
+    world_size,
+)
 from sdn_ray.methods.sdn import Computing
 from sdn_ray.models.gan_int_cls import GanIntClsDiscriminator, GanIntClsGenerator
 
@@ -139,16 +146,16 @@ class GanIntCls:
         def step(batch: Batch, noise: Noise) -> Tensor:
             real = _scaled(batch.images)
             others = [] if batch.wrong is None else [_scaled(batch.wrong)]
-            with torch.no_grad(), self._autocast():
+            with torch.no_grad(), self.computing.autocast():
                 fake = generator(batch.embeddings, noise(len(real), self.generator.noise_dim))
-            with self._autocast():
+            with self.computing.autocast():
                 logits = judge([real, *others, fake], batch.embeddings)
             loss = discriminator_loss(
                 logits[0], logits[1] if others else None, logits[-1], self.stage.real_label
             )
-            _update(optimizers["discriminator"], loss.total)
+            update(optimizers["discriminator"], loss.total)
             drawn = self._generator_loss(generator, batch.embeddings, noise)
-            _update(optimizers["generator"], drawn)
+            update(optimizers["generator"], drawn)
             seen = torch.stack([one.detach().float().sigmoid().mean() for one in logits])
             return torch.cat([loss.terms, drawn.detach()[None], seen])
 
@@ -160,7 +167,7 @@ class GanIntCls:
             embeddings = torch.cat([embeddings, interpolated_embeddings(embeddings)])
         # The discriminator itself, and frozen: its gradients are nobody's, so no worker sends them.
         self.discriminator.requires_grad_(False)
-        with self._autocast():
+        with self.computing.autocast():
             images = generator(embeddings, noise(len(embeddings), self.generator.noise_dim))
             loss = generator_loss(self.discriminator(images, embeddings))
         self.discriminator.requires_grad_(True)
@@ -169,17 +176,7 @@ class GanIntCls:
     def _networks(self) -> dict[str, nn.Module]:
         return {"discriminator": self.discriminator, "generator": self.generator}
 
-    def _autocast(self) -> torch.autocast:
-        enabled = self.computing.precision == "bf16"
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
-
 
 def _scaled(images: Tensor) -> Tensor:
     """Bytes to [−1, 1]."""
     return images.float() / 127.5 - 1
-
-
-def _update(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    optimizer.step()

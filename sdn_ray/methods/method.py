@@ -147,6 +147,18 @@ def with_settling_noise(
         yield batch, noise(len(batch), noise_dim)
 
 
+def with_noise(embeddings: Tensor, noise_dim: int, noise: Noise) -> tuple[Tensor, ...]:
+    """What a generator is called with in a step: embeddings, and noise where it takes some."""
+    return (embeddings, noise(len(embeddings), noise_dim)) if noise_dim else (embeddings,)
+
+
+def update(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+    """Backward, and a step of the optimiser."""
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    optimizer.step()
+
+
 def world_size() -> int:
     """The number of workers."""
     return dist.get_world_size() if dist.is_initialized() else 1

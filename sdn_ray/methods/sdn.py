@@ -16,6 +16,8 @@ from sdn_ray.methods.method import (
     Noise,
     Step,
     data_parallel,
+    update,
+    with_noise,
     with_settling_noise,
     world_size,
 )
@@ -37,6 +39,11 @@ class Computing:
     precision: Precision = "fp32"  # bf16: autocast of the networks
     compile: bool = False
     device: str = "cpu"
+
+    def autocast(self) -> torch.autocast:
+        """Around the networks: it does nothing in fp32."""
+        kind, enabled = torch.device(self.device).type, self.precision == "bf16"
+        return torch.autocast(kind, torch.bfloat16 if enabled else None, enabled)
 
 
 class SDN:
@@ -141,15 +148,14 @@ class SDN:
     def steps(self, stage: Stage, optimizers: dict[str, torch.optim.Optimizer]) -> Step:
         """Forward, backward, Adam."""
         if stage.adversarial:
-            return self._judged().steps(self.generator, self.teacher, optimizers, self._autocast)
+            autocast = self.computing.autocast
+            return self._judged().steps(self.generator, self.teacher, optimizers, autocast)
         self.generator.train()
         forward, optimizer = self._forward(stage), optimizers["generator"]
 
         def step(batch: Batch, noise: Noise) -> Tensor:
             total, terms = forward(batch, noise)
-            optimizer.zero_grad(set_to_none=True)
-            total.backward()
-            optimizer.step()
+            update(optimizer, total)
             return terms
 
         return step
@@ -158,22 +164,16 @@ class SDN:
         assert self.adversary is not None, "stage three needs an adversary"
         return self.adversary
 
-    def _autocast(self) -> torch.autocast:
-        enabled = self.computing.precision == "bf16"
-        return torch.autocast(self.device.type, torch.bfloat16 if enabled else None, enabled)
-
     def _drawn_from(self, batch: Batch, noise: Noise) -> tuple[Tensor, ...]:
         """What the generator is called with in a step."""
-        if not self.generator.noise_dim:
-            return (batch.embeddings,)
-        return batch.embeddings, noise(len(batch.embeddings), self.generator.noise_dim)
+        return with_noise(batch.embeddings, self.generator.noise_dim, noise)
 
     def _forward(self, stage: Stage) -> Forward:
         model = data_parallel(self.generator)
 
         def forward(pixels: Tensor, drawn_from: tuple[Tensor, ...], weights: LayerWeights) -> Terms:
             images = normalise(pixels)
-            with self._autocast():
+            with self.computing.autocast():
                 output = model(*drawn_from)
                 loss = LOSSES[stage.loss](images, output, weights, self.teacher)
             return loss.total, loss.terms

@@ -22,7 +22,15 @@ from sdn_ray.distillation.adversarial import (
     variety_loss,
 )
 from sdn_ray.methods.augmentation import DRAWS, augmented
-from sdn_ray.methods.method import RATE_FACTOR, Noise, Step, data_parallel, mean_over_workers
+from sdn_ray.methods.method import (
+    RATE_FACTOR,
+    Noise,
+    Step,
+    data_parallel,
+    mean_over_workers,
+    update,
+    with_noise,
+)
 from sdn_ray.models.feature_heads import FeatureHeads
 from sdn_ray.models.generator import Generator
 from sdn_ray.models.pixels import normalise
@@ -75,7 +83,7 @@ class Adversary:
             with torch.no_grad(), autocast():
                 real = self._seen(teacher, normalise(batch.images), noise)
             with autocast():
-                images = drawing(batch.embeddings, _noise(generator, len(real[0]), noise)).images
+                images = drawing(*with_noise(batch.embeddings, generator.noise_dim, noise)).images
                 # Once, for both updates: the heads see it without its gradient.
                 fake = self._seen(teacher, images[:, 0].float(), noise)
             captions = torch.stack([batch.embeddings, batch.wrong_embeddings])
@@ -85,13 +93,13 @@ class Adversary:
                 logits = judge(both, codes.repeat(1, 2, 1))
             (right, drawn), (wrong, _) = (one.chunk(2) for one in logits)
             loss = heads_loss(right, wrong, drawn, self.wrong_weight)
-            _update(optimizers["heads"], loss.total)
+            update(optimizers["heads"], loss.total)
             # The heads themselves, and frozen: their gradients are nobody's, no worker sends them.
             self.heads.requires_grad_(False)
             with autocast():
                 wish = drawn_loss(self.heads(fake, codes[:1])[0])
             variety = self.variety * self._variety(real, fake)
-            _update(optimizers["generator"], wish + variety)
+            update(optimizers["generator"], wish + variety)
             self.heads.requires_grad_(True)
             scores = torch.stack([one.detach().mean() for one in (right, wrong, drawn)])
             return torch.cat([loss.terms, torch.stack([wish, variety]).detach(), scores])
@@ -108,13 +116,3 @@ class Adversary:
         if self.augment:
             images = augmented(images, noise(len(images), DRAWS))
         return self.heads.seen(teacher(images.contiguous(memory_format=torch.channels_last)))
-
-
-def _noise(generator: Generator, rows: int, noise: Noise) -> Tensor | None:
-    return noise(rows, generator.noise_dim) if generator.noise_dim else None
-
-
-def _update(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    optimizer.step()
