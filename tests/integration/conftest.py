@@ -1,6 +1,7 @@
 import os
 import shutil
 from dataclasses import asdict
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from mlflow.tracking import MlflowClient
 from ray.cluster_utils import Cluster
 from scipy.io import savemat
 
+from sdn_ray.cluster.resources import start_ray
 from sdn_ray.data.readers.oxford_flowers import read_oxford_flowers
 from sdn_ray.models.export import export_model, load_model
 from sdn_ray.models.generator import Generator
@@ -20,24 +22,23 @@ from tests.integration.small import train, write_config
 
 @pytest.fixture(scope="session")
 def ray_cluster():
-    """A real Ray on this machine, started once, which commands join through RAY_ADDRESS."""
+    """A real Ray on this machine, started once, which this process has joined.
+
+    Explicitly, as commands do: Ray would join by itself where somebody asks it for anything, any
+    Ray of this machine, and print into a test's log what its own processes say.
+    """
     before = dict(os.environ)
     os.environ["RAY_AUTH_MODE"] = "disabled"
     cluster = Cluster(
         initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False}
     )
     os.environ["RAY_ADDRESS"] = cluster.address
+    start_ray(Mock())
     yield cluster.address
     ray.shutdown()
     os.environ.clear()
     os.environ.update(before)
     cluster.shutdown()
-
-
-@pytest.fixture(scope="session")
-def joined(ray_cluster):
-    """The cluster, which this process joins itself or through a command, once."""
-    return ray_cluster
 
 
 @pytest.fixture(scope="session")

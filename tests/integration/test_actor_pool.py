@@ -30,20 +30,20 @@ def batches(count):
     return [[{"x": 3 * i + j} for j in range(3)] for i in range(count)]
 
 
-def test_results_come_in_the_order_of_the_batches(joined):
+def test_results_come_in_the_order_of_the_batches(ray_cluster):
     results = list(stream(batches(12), Doubler, {"refused": None}, terminal=Mock()))
     assert results == [[2 * row["x"] for row in batch] for batch in batches(12)]
     assert list(stream([], Doubler, {"refused": None}, terminal=Mock())) == []
 
 
-def test_a_users_error_in_an_actor_is_the_users_error(joined):
+def test_a_users_error_in_an_actor_is_the_users_error(ray_cluster):
     with pytest.raises(UserError, match=r"^found 7, expected another number$"):
         list(stream(batches(4), Doubler, {"refused": 7}, terminal=Mock()))
     with pytest.raises(UserError, match=r"^found 7 at once$"):
         list(stream(batches(4), Doubler, {"refused": 7, "at_once": True}, terminal=Mock()))
 
 
-def test_an_error_leaves_no_actor_on_the_cores(joined):
+def test_an_error_leaves_no_actor_on_the_cores(ray_cluster):
     """Not even while somebody looks at the traceback."""
     with pytest.raises(UserError) as kept:
         list(stream(batches(40), Doubler, {"refused": 7}, terminal=Mock()))
@@ -54,7 +54,7 @@ def test_an_error_leaves_no_actor_on_the_cores(joined):
     assert kept.traceback
 
 
-def test_another_error_is_not_taken_for_one(joined):
+def test_another_error_is_not_taken_for_one(ray_cluster):
     with pytest.raises(Exception, match="ZeroDivisionError"):
         list(stream([[{"x": -1}]], Doubler, {"refused": None}, terminal=Mock()))
 

@@ -19,7 +19,7 @@ TERMS = {
 
 
 @pytest.fixture(scope="module", params=sorted(TERMS))
-def trained(request, joined, small_cache, tmp_path_factory):
+def trained(request, ray_cluster, small_cache, tmp_path_factory):
     """A method's name, its options, and a run that nothing disturbed."""
     folder = tmp_path_factory.mktemp(request.param)
     config = write_config(folder, small_cache, 240, request.param)

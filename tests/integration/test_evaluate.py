@@ -48,7 +48,7 @@ def scores_of(tmp_path, squeezenet, *arguments):
 
 
 @pytest.fixture(scope="module")
-def generated(joined, reference, diverse_model, tmp_path_factory):
+def generated(ray_cluster, reference, diverse_model, tmp_path_factory):
     """Images of the first three captions of the twenty test photographs."""
     out = tmp_path_factory.mktemp("evaluate") / "generated"
     request = ["--model", diverse_model, "--reference", reference, "--captions_per_image", 3]
@@ -57,7 +57,7 @@ def generated(joined, reference, diverse_model, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def by_model(joined, reference, diverse_model, squeezenet, tmp_path_factory):
+def by_model(ray_cluster, reference, diverse_model, squeezenet, tmp_path_factory):
     """What the same images score when their model draws them on the way, in actors."""
     options = ["--model", diverse_model, "--reference", reference, "--captions_per_image", 3]
     folder = tmp_path_factory.mktemp("by_model")
@@ -117,7 +117,7 @@ def color_agreements(reference, model):
 
 
 def test_several_sets_stand_in_one_table(
-    joined, reference, tracked_model, squeezenet, tmp_path, capsys
+    ray_cluster, reference, tracked_model, squeezenet, tmp_path, capsys
 ):
     model, client, run_id = tracked_model
     stems = tmp_path / "elsewhere"  # made by another system: named by the source images' stems
@@ -205,7 +205,7 @@ def test_bad_images_are_named_or_left_out(generated, reference, squeezenet, tmp_
 
 
 def test_what_cannot_be_scored_is_one_clear_error(
-    joined, generated, reference, squeezenet, tmp_path
+    ray_cluster, generated, reference, squeezenet, tmp_path
 ):
     def refused(*arguments, classifier=squeezenet):
         with pytest.raises(UserError) as error:

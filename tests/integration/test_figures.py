@@ -97,7 +97,7 @@ def test_interpolation_between_two_captions(diverse_model, drawn, tmp_path):
         run("interpolation", *options, "another", "--output", tmp_path / "none.png")
 
 
-def test_worst_cases_by_fsim(joined, reference, rows, diverse_model, drawn, tmp_path):
+def test_worst_cases_by_fsim(ray_cluster, reference, rows, diverse_model, drawn, tmp_path):
     options = ["--images", diverse_model, "--reference", reference, "--rows", 4]
     assert run("worst", *options, "--output", tmp_path / "figure.png") == 0
     assert is_picture(tmp_path / "figure.png")
@@ -116,7 +116,7 @@ def test_worst_cases_by_fsim(joined, reference, rows, diverse_model, drawn, tmp_
 
 
 def test_retrieval_of_training_images(
-    joined, reference, rows, best_material, drawn, tmp_path, capsys
+    ray_cluster, reference, rows, best_material, drawn, tmp_path, capsys
 ):
     copies = tmp_path / "copies"  # training photographs: each is its own nearest neighbour
     copies.mkdir()

@@ -31,7 +31,9 @@ def manifest(folder):
     return [json.loads(line) for line in (folder / "manifest.jsonl").read_text().splitlines()]
 
 
-def test_the_captions_of_a_split_stream_through_ray(joined, reference, diverse_model, tmp_path):
+def test_the_captions_of_a_split_stream_through_ray(
+    ray_cluster, reference, diverse_model, tmp_path
+):
     out = tmp_path / "out"
     assert run("--model", diverse_model, "--reference", reference, "--output", out) == 0
     rows = part_rows(read_reference(reference), "test", None)
@@ -104,7 +106,7 @@ def test_more_samples_than_the_model_draws(diverse_model, tmp_path):
         )
 
 
-def test_more_workers_than_the_cluster_holds(joined, reference, diverse_model, tmp_path):
+def test_more_workers_than_the_cluster_holds(ray_cluster, reference, diverse_model, tmp_path):
     with pytest.raises(UserError, match="--workers: found 9, expected 1 to 2"):
         run(
             *("--model", diverse_model, "--reference", reference, "--workers", 9),

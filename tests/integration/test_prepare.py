@@ -4,15 +4,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sdn_ray.cluster.resources import start_ray
 from sdn_ray.data.readers.oxford_flowers import read_oxford_flowers
 from sdn_ray.errors import UserError
 from sdn_ray.preparation.images import prepare_images
 
-
-@pytest.fixture(autouse=True)
-def started(joined):
-    start_ray(Mock())
+pytestmark = pytest.mark.usefixtures("ray_cluster")
 
 
 def prepared(root, tmp_path, **options):

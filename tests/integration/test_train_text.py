@@ -42,7 +42,7 @@ def without_ray_train(run_job, job, workers, resources, terminal, gauges, *, max
 
 
 def test_an_encoder_is_trained_goes_on_after_a_kill_and_is_scored(
-    config, reference, joined, tmp_path, capsys, monkeypatch
+    config, reference, tmp_path, capsys, monkeypatch
 ):
     run, again, log = tmp_path / "run", tmp_path / "again", tmp_path / "log"
     with monkeypatch.context() as patch:

@@ -36,7 +36,7 @@ def trials(folder):
     return optuna.load_study(study_name=folder.name, storage=f"sqlite:///{folder}/study.db").trials
 
 
-def test_a_killed_search_goes_on_without_repeating_a_trial(config, joined, tmp_path):
+def test_a_killed_search_goes_on_without_repeating_a_trial(config, tmp_path):
     (tmp_path / "space.yaml").write_text(SPACE)
     study, log = tmp_path / "study", tmp_path / "log"
     options = ["--config", config, "--space", tmp_path / "space.yaml", "--trials", 6]
@@ -92,7 +92,7 @@ def test_a_killed_search_goes_on_without_repeating_a_trial(config, joined, tmp_p
         assert origin["split"]["test"] == []
 
 
-def test_a_trial_that_fails_is_recorded_and_the_search_goes_on(config, joined, tmp_path):
+def test_a_trial_that_fails_is_recorded_and_the_search_goes_on(config, tmp_path):
     (tmp_path / "space.yaml").write_text(
         "distillation.stage_one.learning_rate: {grid: [1.0e+30, 1.0e-3]}\n"
     )
@@ -108,7 +108,9 @@ def test_a_trial_that_fails_is_recorded_and_the_search_goes_on(config, joined, t
     assert recorded.data.tags["sdn_ray.reason"] == failed.user_attrs["reason"]
 
 
-def test_table_3_is_a_grid_that_is_scored_on_the_test_classes(config, joined, tmp_path, capsys):
+def test_table_3_is_a_grid_that_is_scored_on_the_test_classes(
+    config, ray_cluster, tmp_path, capsys
+):
     (tmp_path / "space.yaml").write_text(
         "distillation.scheme: {grid: [sdn, image]}\nseed: {grid: [0, 1]}\n"
     )
@@ -131,7 +133,7 @@ def test_table_3_is_a_grid_that_is_scored_on_the_test_classes(config, joined, tm
     assert "Image space loss" in capsys.readouterr().out
 
 
-def test_a_trial_of_two_workers_with_an_encoder_of_its_own(config, joined, small_cache, tmp_path):
+def test_a_trial_of_two_workers_with_an_encoder_of_its_own(config, small_cache, tmp_path):
     """Ray Train runs inside the trial; text options vary, so it prepares what it needs."""
     (tmp_path / "space.yaml").write_text("text.embedding_dim: {grid: [64]}\n")
     study = tmp_path / "study"
@@ -146,7 +148,7 @@ def test_a_trial_of_two_workers_with_an_encoder_of_its_own(config, joined, small
     assert file_hash(trial / "model" / "words.json") not in before
 
 
-def test_what_cannot_be_searched_is_one_clear_error(config, joined, tmp_path):
+def test_what_cannot_be_searched_is_one_clear_error(config, tmp_path):
     def refused(*arguments):
         with pytest.raises(UserError) as error:
             tune.main([str(argument) for argument in arguments])
