@@ -42,3 +42,12 @@ def best_material(request) -> Material:
     if SHARED.is_dir():
         return Material.of(SHARED)
     return request.getfixturevalue("drawn_material")
+
+
+@pytest.fixture(scope="session")
+def small_cache(tmp_path_factory) -> Path:
+    """The data cache of the small experiment: prepared by whoever comes first of all processes."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "small_cache"
+    folder.mkdir(exist_ok=True)
+    return folder

@@ -42,12 +42,6 @@ def ray_cluster():
 
 
 @pytest.fixture(scope="session")
-def small_cache(tmp_path_factory):
-    """The data cache of the small experiment: prepared by whoever comes first."""
-    return tmp_path_factory.mktemp("small_cache")
-
-
-@pytest.fixture(scope="session")
 def search_config(small_cache, tmp_path_factory):
     """The small experiment for searches: a sixth of its training classes."""
     return write_config(tmp_path_factory.mktemp("search"), small_cache, validation_classes=248)

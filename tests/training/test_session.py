@@ -26,12 +26,14 @@ class Terminal:
 
 
 @pytest.mark.parametrize("fast", ["bf16", "fp32"])
-def test_the_kept_config_names_the_precision_that_auto_came_to(tmp_path, monkeypatch, fast):
+def test_the_kept_config_names_the_precision_that_auto_came_to(
+    small_cache, tmp_path, monkeypatch, fast
+):
     monkeypatch.setattr(session, "start_ray", lambda terminal: None)
     monkeypatch.setattr(session, "worker_resources", lambda config: {"CPU": 1})
     monkeypatch.setattr(precision, "fast_precision", lambda device: fast)
     monkeypatch.setattr(precision.ray, "nodes", lambda: [{}])
-    path = write_config(tmp_path, tmp_path / "cache")
+    path = write_config(tmp_path, small_cache)
     path.write_text(path.read_text().replace("batch_size: 12,", "batch_size: 12, precision: auto,"))
     config = read_experiment(path)
     assert config.training.precision == "auto"
