@@ -89,10 +89,16 @@ def _check_sdn(config: ExperimentConfig, plan: Plan) -> None:
             distillation.stage_three,
             StageThreeConfig(),
         )
-    if not sum(stage.epochs for stage in config_stages(config)):
+    stages = [stage for stage in config_stages(config) if stage.epochs]
+    if not stages:
         raise UserError(
             "distillation.stage_one.epochs, distillation.stage_two.epochs: found 0 and 0, expected "
             "at least one epoch"
+        )
+    if config.training.compile and all(stage.adversarial for stage in stages):
+        raise UserError(
+            "training.compile: found true with stage three alone, which is not compiled; expected "
+            "false, or epochs of stage one or two"
         )
     if generator.batch_norm:
         _check_norm(config, "generator.batch_norm")

@@ -162,6 +162,10 @@ def test_stage_three_options_with_another_scheme(scheme, options):
             "at least one epoch",
         ),
         (
+            adversarial(training={"compile": True}, stage_one=NONE, stage_two=NONE),
+            "training.compile: found true with stage three alone, which is not compiled",
+        ),
+        (
             config_of(generator={"batch_norm": True}, training={"batch_size": 2, "workers": 2}),
             "generator.batch_norm: needs at least 2 images a worker, found training.batch_size 2 "
             "over 2 workers",
