@@ -183,8 +183,6 @@ class StageThreeConfig:
         levels: Convolutions whose features have a head, such as conv2_2,conv5_1. Empty: the last of
             each group.
         wrong_captions: Share of photographs with wrong captions in what the heads are to refuse.
-        variety: Weight of a loss by which drawn pictures are to differ from each other, in the
-            features that have a head, as much as photographs do.
         augmentation: Show the heads all pictures in other light, moved, and with a hole.
     """
 
@@ -196,7 +194,6 @@ class StageThreeConfig:
     heads_most_width: PositiveInt = 64
     levels: str | None = None
     wrong_captions: ClosedUnitInterval = 0.5
-    variety: NonNegativeFloat = 1.0
     augmentation: bool = True
 
 

@@ -5,16 +5,13 @@ features φ^D. t is the picture's caption, t̃ that of a picture of another clas
 over pictures and the places of all heads.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from sdn_ray.models.feature_heads import deviation_in_groups
-
-TERMS = ("heads_real", "heads_wrong", "heads_fake", "generator", "variety")
+TERMS = ("heads_real", "heads_wrong", "heads_fake", "generator")
 SCORES = ("score_real", "score_wrong", "score_fake")
 
 
@@ -48,31 +45,3 @@ def heads_loss(real: Tensor, wrong: Tensor, fake: Tensor, wrong_weight: float) -
 def drawn_loss(fake: Tensor) -> Tensor:
     """−D(I_s, t), what the generator minimises: logits (batch, places) to a scalar."""
     return -fake.mean()
-
-
-def channel_deviations(features: Sequence[Tensor]) -> Tensor:
-    """How much pictures differ from each other in each channel, at the same place.
-
-    Args:
-        features: level by level, (batch, channels, height, width).
-
-    Returns:
-        The means of `deviation_in_groups` over groups and places, (channels of all levels,).
-    """
-    return torch.cat([deviation_in_groups(maps).mean((0, 2, 3)) for maps in features])
-
-
-def variety_loss(real: Tensor, fake: Tensor, channels: Sequence[int]) -> Tensor:
-    """How much less drawn pictures differ from each other than photographs do.
-
-    A layout that comes back in every picture makes features differ less at their places than those
-    of photographs do. Of each level Σ_c [σ_c(I_r) − σ_c(I_s)]₊ / Σ_c σ_c(I_r), and their mean: 1
-    where all pictures are one, 0 where each channel varies at least as much as that of photographs.
-
-    Args:
-        real: `channel_deviations` of real pictures, of the whole batch.
-        fake: of drawn ones.
-        channels: how many each level has.
-    """
-    levels = zip(real.split(list(channels)), fake.split(list(channels)), strict=True)
-    return torch.stack([functional.relu(r - s).sum() / r.sum() for r, s in levels]).mean()

@@ -7,7 +7,6 @@ from typing import Any, Protocol, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed import all_reduce
 from torch.nn.parallel import DistributedDataParallel
 
 from sdn_ray.data.batches import Batch, Rows
@@ -172,29 +171,3 @@ def rank() -> int:
 def data_parallel(network: nn.Module) -> nn.Module:
     """A network whose gradients are averaged over the workers, where there are several."""
     return DistributedDataParallel(network) if world_size() > 1 else network
-
-
-def mean_over_workers(values: Tensor) -> Tensor:
-    """The mean of each worker's values, with its gradient; all workers call it together."""
-    mean: Tensor = _MeanOverWorkers.apply(values)
-    return mean
-
-
-class _MeanOverWorkers(torch.autograd.Function):
-    """Its gradient, too, is the mean of each worker's."""
-
-    @staticmethod
-    def forward(ctx: Any, values: Tensor) -> Tensor:
-        return _mean(values)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        return _mean(gradient)
-
-
-def _mean(values: Tensor) -> Tensor:
-    if world_size() == 1:
-        return values.clone()
-    total = values.contiguous().clone()
-    all_reduce(total)
-    return total / world_size()

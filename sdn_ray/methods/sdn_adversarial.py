@@ -16,10 +16,8 @@ from sdn_ray.data.batches import Batch
 from sdn_ray.distillation.adversarial import (
     SCORES,
     TERMS,
-    channel_deviations,
     drawn_loss,
     heads_loss,
-    variety_loss,
 )
 from sdn_ray.methods.augmentation import DRAWS, augmented
 from sdn_ray.methods.method import (
@@ -27,11 +25,10 @@ from sdn_ray.methods.method import (
     Noise,
     Step,
     data_parallel,
-    mean_over_workers,
     update,
     with_noise,
 )
-from sdn_ray.models.feature_heads import FeatureHeads
+from sdn_ray.models.feature_heads import GROUP, FeatureHeads
 from sdn_ray.models.generator import Generator
 from sdn_ray.models.pixels import normalise
 from sdn_ray.models.teacher import Teacher
@@ -48,14 +45,12 @@ class Adversary:
         heads: with their first weights.
         rate_factor: their learning rate, in the generator's.
         wrong_weight: share of wrong captions in what they are to refuse.
-        variety: weight of `variety_loss`, by which pictures are to differ as photographs do.
         augment: show them pictures in other light, moved, and with a hole.
     """
 
     heads: FeatureHeads
     rate_factor: float = 2.0
     wrong_weight: float = 0.5
-    variety: float = 1.0
     augment: bool = True
 
     def optimizers(self, generator: Generator, rate: float) -> dict[str, torch.optim.Optimizer]:
@@ -98,21 +93,17 @@ class Adversary:
             self.heads.requires_grad_(False)
             with autocast():
                 wish = drawn_loss(self.heads(fake, codes[:1])[0])
-            variety = self.variety * self._variety(real, fake)
-            update(optimizers["generator"], wish + variety)
+            update(optimizers["generator"], wish)
             self.heads.requires_grad_(True)
             scores = torch.stack([one.detach().mean() for one in (right, wrong, drawn)])
-            return torch.cat([loss.terms, torch.stack([wish, variety]).detach(), scores])
+            return torch.cat([loss.terms, wish.detach()[None], scores])
 
         return step
 
-    def _variety(self, real: list[Tensor], fake: list[Tensor]) -> Tensor:
-        # Of the whole batch, since the loss is no mean of those of its parts.
-        pair = torch.stack([channel_deviations(real), channel_deviations(fake)])
-        of_real, of_fake = mean_over_workers(pair)
-        return variety_loss(of_real, of_fake, [maps.shape[1] for maps in real])
-
     def _seen(self, teacher: Teacher, images: Tensor, noise: Noise) -> list[Tensor]:
         if self.augment:
-            images = augmented(images, noise(len(images), DRAWS))
+            # Pictures that are compared with each other alike: of four that are moved and cut each
+            # in its own way, the heads cannot see that one layout stands behind them.
+            draws = noise(len(images) // GROUP, DRAWS).repeat_interleave(GROUP, 0)
+            images = augmented(images, draws)
         return self.heads.seen(teacher(images.contiguous(memory_format=torch.channels_last)))

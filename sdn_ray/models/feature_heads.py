@@ -59,7 +59,7 @@ class FeatureHead(nn.Module):
             width, side = wider, side // 2
         self.body = nn.Sequential(*layers)
         self.among = nn.Sequential(
-            spectral_norm(nn.Conv2d(width + 1, width, 3, padding=1)), nn.LeakyReLU(_LEAK)
+            spectral_norm(nn.Conv2d(2 * width, width, 3, padding=1)), nn.LeakyReLU(_LEAK)
         )
         self.real = spectral_norm(nn.Conv2d(width, 1, 1))
         self.caption = spectral_norm(nn.Linear(code_dim, width, bias=False))
@@ -71,8 +71,9 @@ class FeatureHead(nn.Module):
         """
         seen = self.body((features - self.mean[:, None, None]) * self.scale[:, None, None])
         # By the deviation pictures that are all alike are told from photographs (Karras et al.,
-        # "Progressive Growing of GANs", ICLR 2018, section 3).
-        deviation = deviation_in_groups(seen).mean(1, keepdim=True).to(seen.dtype)
+        # "Progressive Growing of GANs", ICLR 2018, section 3). Of each channel: their mean, which
+        # that paper takes, is made up for by contrast and colours.
+        deviation = deviation_in_groups(seen).to(seen.dtype)
         seen = self.among(torch.cat([seen, deviation.repeat_interleave(GROUP, 0)], 1))
         # Of one length, whether or not the embeddings are whitened.
         said = self.caption(functional.normalize(codes, dim=-1) * codes.shape[-1] ** 0.5)

@@ -234,7 +234,6 @@ def new_adversary(
         heads,
         rate_factor=settings.heads_learning_rate / settings.learning_rate,
         wrong_weight=settings.wrong_captions,
-        variety=settings.variety,
         augment=settings.augmentation,
     )
 

@@ -5,10 +5,8 @@ import torch
 from sdn_ray.distillation.adversarial import (
     SCORES,
     TERMS,
-    channel_deviations,
     drawn_loss,
     heads_loss,
-    variety_loss,
 )
 
 # Two pictures by three places; on both sides of each hinge.
@@ -68,64 +66,5 @@ def test_drawn_loss_by_hand():
 
 
 def test_every_term_has_a_name():
-    assert TERMS == ("heads_real", "heads_wrong", "heads_fake", "generator", "variety")
+    assert TERMS == ("heads_real", "heads_wrong", "heads_fake", "generator")
     assert SCORES == ("score_real", "score_wrong", "score_fake")
-
-
-def variety_of(real, fake):
-    """The loss of features, level by level."""
-    channels = [maps.shape[1] for maps in real]
-    return variety_loss(channel_deviations(real), channel_deviations(fake), channels)
-
-
-def deviations(maps):
-    """σ_c, over the groups of four and the places."""
-    groups = maps.reshape(-1, 4, *maps.shape[1:])
-    return np.sqrt(groups.var(1) + 1e-8).mean((0, 2, 3))
-
-
-def levels_of(seed, scales):
-    draws = np.random.default_rng(seed)
-    shapes = (8, 3, 4, 4), (8, 2, 2, 2)
-    return [
-        draws.normal(size=shape) * np.array(scale)[:, None, None]
-        for shape, scale in zip(shapes, scales, strict=True)
-    ]
-
-
-def test_variety_loss_by_hand():
-    """Of the drawn channels two of three vary less than those of photographs, then one of two."""
-    real, fake = levels_of(0, ([1, 2, 3], [1, 1])), levels_of(1, ([0.5, 9, 1], [3, 0.2]))
-    expected = []
-    for r, s in zip(real, fake, strict=True):
-        of_real, of_fake = deviations(r), deviations(s)
-        lacking = np.maximum(0, of_real - of_fake)
-        assert (lacking > 0).tolist() in ([True, False, True], [False, True])
-        expected.append(lacking.sum() / of_real.sum())
-    found = variety_of(*([torch.from_numpy(one) for one in maps] for maps in (real, fake)))
-    assert found.shape == ()
-    assert found.item() == pytest.approx(np.mean(expected), rel=1e-5)
-
-
-def test_one_picture_for_all_captions_has_the_variety_loss_1():
-    real = [torch.from_numpy(maps) for maps in levels_of(0, ([1, 2, 3], [1, 1]))]
-    alike = [maps[:1].expand_as(maps) for maps in real]
-    assert variety_of(real, alike).item() == pytest.approx(1, abs=1e-3)
-    assert variety_of(real, real).item() == 0
-    assert variety_of(real, [3 * maps + 5 for maps in real]).item() == 0
-
-
-def test_gradients_of_the_variety_loss_by_finite_differences():
-    real = [torch.from_numpy(maps) for maps in levels_of(0, ([1, 2, 3], [1, 1]))]
-    (first, second) = (torch.from_numpy(m) for m in levels_of(1, ([0.5, 9, 1], [3, 0.2])))
-    second.requires_grad_()
-    variety_of(real, [first, second]).backward()
-    for place in ((0, 1, 0, 0), (5, 1, 1, 1), (2, 0, 0, 1)):
-        values = []
-        for step in (1e-2, -1e-2):
-            moved = second.detach().clone()
-            moved[place] += step
-            values.append(variety_of(real, [first, moved]).item())
-        expected = (values[0] - values[1]) / 2e-2
-        assert second.grad[place].item() == pytest.approx(expected, rel=0.02, abs=1e-5)
-    assert not second.grad[:, 0].any()  # which varies enough

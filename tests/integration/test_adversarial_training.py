@@ -13,7 +13,7 @@ from tests.integration.small import generator_hash, in_this_process, write_confi
 
 STEPS = 30  # of three epochs of 10
 TERMS = {
-    "sdn_adversarial": {"heads_real", "heads_wrong", "heads_fake", "generator", "variety"},
+    "sdn_adversarial": {"heads_real", "heads_wrong", "heads_fake", "generator"},
     "gan_int_cls": {"d_real", "d_wrong", "d_fake", "g"},
 }
 

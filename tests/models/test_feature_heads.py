@@ -179,7 +179,7 @@ def test_a_head_by_hand_and_the_caption_by_an_inner_product():
     seen = leaky(convolved(seen, head.body[0]))
     seen = leaky(convolved(seen, head.body[2], stride=2))
     assert seen.shape == (8, 3, 4, 4)
-    deviation = deviation_by_hand(seen).mean(1, keepdims=True).repeat(4, 0)
+    deviation = deviation_by_hand(seen).repeat(4, 0)
     seen = np.concatenate([seen, deviation], 1)
     seen = leaky(convolved(seen, head.among[0]))
     real = convolved(seen, head.real, padding=0)[:, 0]
