@@ -15,6 +15,8 @@ Activation = Literal["relu", "leaky_relu"]
 
 _LEAK = 0.2  # slope of a leaky ReLU below zero
 _MODULATION = 0.5  # deviation of the first scales and shifts that a caption and its noise give
+_LAYOUT_SIDE = 8  # pixels a side of the largest maps that a code scales and shifts place by place
+_LAYOUTS = 8  # independent patterns of places
 
 
 class GeneratorOutput(NamedTuple):
@@ -27,28 +29,49 @@ class GeneratorOutput(NamedTuple):
 class ModulatedNorm(nn.Module):
     """Batch normalisation whose scale and shift a code gives: (1 + s(c)) · BN(x) + t(c).
 
-    What batch normalisation takes from a picture, its caption and noise give back.
+    What batch normalisation takes from a picture, its caption and noise give back. Where the maps
+    are small, place by place (as Park et al., "Semantic Image Synthesis with Spatially-Adaptive
+    Normalization", CVPR 2019, do from a drawing): scales and shifts of whole channels are the
+    easiest way to draw different pictures, and by them alone all stand on one layout, which the
+    biases and the borders give.
 
     Args:
         channels: of the maps.
         code_dim: width of the code.
+        side: height and width of the maps.
     """
 
-    def __init__(self, channels: int, code_dim: int) -> None:
+    def __init__(self, channels: int, code_dim: int, side: int) -> None:
         super().__init__()
         self.norm = nn.BatchNorm2d(channels, affine=False)
         self.modulation = nn.Linear(code_dim, 2 * channels)
+        self.layout: nn.Sequential | None = None  # of each place
+        if side <= _LAYOUT_SIDE:
+            self.layout = nn.Sequential(
+                nn.Linear(code_dim, _LAYOUTS * side * side),
+                nn.Unflatten(1, (_LAYOUTS, side, side)),
+                nn.Conv2d(_LAYOUTS, 2 * channels, 1, bias=False),
+            )
 
     def forward(self, maps: Tensor, code: Tensor) -> Tensor:
         """Maps (batch, channels, height, width) and codes (batch, code_dim) to such maps."""
-        scale, shift = self.modulation(code)[:, :, None, None].chunk(2, 1)
+        given = self.modulation(code)[:, :, None, None]
+        if self.layout is not None:
+            given = given + self.layout(code)
+        scale, shift = given.chunk(2, 1)
         return torch.addcmul(shift, self.norm(maps), 1 + scale)
 
     def reset_parameters(self, random: torch.Generator) -> None:
         """Scales around 1 and shifts around 0, for codes of unit variance."""
-        deviation = _MODULATION * self.modulation.in_features**-0.5
-        nn.init.normal_(self.modulation.weight, std=deviation, generator=random)
-        nn.init.zeros_(self.modulation.bias)
+        first: list[tuple[nn.Module, float]] = [(self.modulation, _MODULATION)]
+        if self.layout is not None:
+            first += [(self.layout[0], 1.0), (self.layout[2], _MODULATION)]
+        for layer, deviation in first:
+            weight = layer.get_parameter("weight")
+            std = deviation * weight[0].numel() ** -0.5
+            nn.init.normal_(weight, std=std, generator=random)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.get_parameter("bias"))
 
 
 class MirrorConvolution(nn.Sequential):
@@ -61,6 +84,7 @@ class MirrorConvolution(nn.Sequential):
         last: the one that gives the image.
         activation: after it.
         code_dim: width of the code that modulates the batch normalisation; None: its own weights.
+        side: height and width of its maps, where a code modulates them.
     """
 
     def __init__(
@@ -71,6 +95,7 @@ class MirrorConvolution(nn.Sequential):
         last: bool = False,
         activation: Activation = "relu",
         code_dim: int | None = None,
+        side: int = 0,
     ) -> None:
         normalise = batch_norm and not last
         # A bias before a batch normalisation would be taken away by it.
@@ -79,7 +104,9 @@ class MirrorConvolution(nn.Sequential):
         ]
         if normalise:
             layers.append(
-                ModulatedNorm(out_channels, code_dim) if code_dim else nn.BatchNorm2d(out_channels)
+                ModulatedNorm(out_channels, code_dim, side)
+                if code_dim
+                else nn.BatchNorm2d(out_channels)
             )
         if not last:
             layers.append(_activation(activation, inplace=True))
@@ -149,6 +176,10 @@ class Generator(nn.Module):
             nn.BatchNorm2d(top) if batch_norm else nn.Identity(),
             _activation(activation),
         )
+        sides = {
+            name: shape[1]
+            for name, shape in zip(plan.names, plan.feature_shapes(image_size), strict=True)
+        }
         self.mirror = nn.ModuleDict(
             {
                 f"g_{c.name}": MirrorConvolution(
@@ -158,6 +189,7 @@ class Generator(nn.Module):
                     last=c.name == "conv1_1",
                     activation=activation,
                     code_dim=code_dim if modulated else None,
+                    side=sides[c.name],
                 )
                 for c in reversed(plan.convolutions)
             }

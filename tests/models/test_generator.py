@@ -359,7 +359,7 @@ def test_other_noise_is_another_picture_whatever_the_batch(options):
 
 
 def test_the_norm_that_a_code_modulates_by_hand():
-    layer = ModulatedNorm(3, 2)
+    layer = ModulatedNorm(3, 2, side=16)
     layer.reset_parameters(torch.Generator().manual_seed(0))
     weight = layer.modulation.weight.detach().numpy()
     with torch.no_grad():
@@ -380,10 +380,36 @@ def test_the_norm_that_a_code_modulates_by_hand():
     np.testing.assert_allclose(found, by_hand(*running), rtol=1e-4, atol=1e-5)
 
 
+def test_small_maps_are_modulated_place_by_place_by_hand():
+    layer = ModulatedNorm(3, 2, side=4)
+    layer.reset_parameters(torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        for bias in (layer.modulation.bias, layer.layout[0].bias):
+            bias.uniform_(-1, 1)
+    maps, code = np.random.default_rng(0).normal(2, 3, (5, 3, 4, 4)), draws_of(5, 2).numpy()
+    weights = {name: value.detach().numpy() for name, value in layer.named_parameters()}
+    channels = code @ weights["modulation.weight"].T + weights["modulation.bias"]
+    places = code @ weights["layout.0.weight"].T + weights["layout.0.bias"]
+    assert places.shape == (5, 8 * 4 * 4)
+    given = channels[:, :, None, None] + np.einsum(
+        "op,bphw->bohw", weights["layout.2.weight"][:, :, 0, 0], places.reshape(5, 8, 4, 4)
+    )
+    axes = {"axis": (0, 2, 3), "keepdims": True}
+    normalised = (maps - maps.mean(**axes)) / np.sqrt(maps.var(**axes) + 1e-5)
+    expected = (1 + given[:, :3]) * normalised + given[:, 3:]
+    found = layer(torch.from_numpy(maps).float(), torch.from_numpy(code))
+    np.testing.assert_allclose(found.detach(), expected, rtol=1e-4, atol=1e-5)
+
+
 def test_first_modulations_are_scales_around_1_and_shifts_around_0():
-    layer = ModulatedNorm(50, 400)
+    layer = ModulatedNorm(50, 400, side=8)
     layer.reset_parameters(torch.Generator().manual_seed(0))
     assert not layer.modulation.bias.any()
+    assert not layer.layout[0].bias.any()
+    patterns = layer.layout(draws_of(64, 400, seed=1)).detach()
+    assert patterns.shape == (64, 2 * 50, 8, 8)
+    assert patterns.mean().item() == pytest.approx(0, abs=0.05)
+    assert patterns.std().item() == pytest.approx(0.5, rel=0.1)
     given = layer.modulation(draws_of(64, 400, seed=1)).detach()
     assert given.mean().item() == pytest.approx(0, abs=0.05)
     assert given.std().item() == pytest.approx(0.5, rel=0.05)
@@ -394,6 +420,17 @@ def test_modulation_is_of_every_normalisation_of_the_mirror_by_caption_and_noise
     found = {n: m for n, m in generator.named_modules() if isinstance(m, ModulatedNorm)}
     assert list(found) == ["mirror.g_conv2_1.1", "mirror.g_conv1_2.1"]
     assert [m.modulation.weight.shape for m in found.values()] == [(2 * 5, 7), (2 * 4, 7)]
+
+
+@pytest.mark.parametrize(
+    ("image_size", "sides"), [(16, [4, 8, 8, None]), (32, [8, None, None, None])]
+)
+def test_layouts_of_the_code_are_drawn_on_maps_of_up_to_eight_pixels(image_size, sides):
+    generator = new_generator("4,5,M,6,6,M,6", image_size=image_size, **EVERYTHING)
+    found = [m.layout for m in generator.modules() if isinstance(m, ModulatedNorm)]
+    assert [layout and layout[0].out_features for layout in found] == [
+        side and 8 * side * side for side in sides
+    ]
 
 
 def test_modulation_without_batch_norm_is_refused():
