@@ -135,7 +135,7 @@ class Generator(nn.Module):
         whitened_dim: width of the whitened embedding that g-fc8 is given; None gives it φ_t itself.
         noise_dim: how many normal numbers g-fc8 is given beside the embedding (paper: none).
         modulated: the embedding and the noise scale and shift every batch normalisation of a
-            mirror convolution.
+            mirror convolution, of small maps place by place.
         activation: of every layer but the last (paper: relu).
 
     Raises:
