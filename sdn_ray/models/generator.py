@@ -176,10 +176,7 @@ class Generator(nn.Module):
             nn.BatchNorm2d(top) if batch_norm else nn.Identity(),
             _activation(activation),
         )
-        sides = {
-            name: shape[1]
-            for name, shape in zip(plan.names, plan.feature_shapes(image_size), strict=True)
-        }
+        shapes = plan.feature_shapes(image_size)
         self.mirror = nn.ModuleDict(
             {
                 f"g_{c.name}": MirrorConvolution(
@@ -189,9 +186,9 @@ class Generator(nn.Module):
                     last=c.name == "conv1_1",
                     activation=activation,
                     code_dim=code_dim if modulated else None,
-                    side=sides[c.name],
+                    side=shape[1],
                 )
-                for c in reversed(plan.convolutions)
+                for c, shape in zip(reversed(plan.convolutions), reversed(shapes), strict=True)
             }
         )
         self.up = nn.Upsample(
