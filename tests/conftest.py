@@ -10,6 +10,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     # Of two processes that each take both cores, each slows the other tenfold. Nobody has
     # imported torch yet.
     os.environ["OMP_NUM_THREADS"] = "1"
+# Ray gives its workers what other processes leave; beside tests that take a core they would starve.
+os.environ["RAY_worker_niceness"] = "0"
 
 
 @pytest.fixture(scope="session")

@@ -113,13 +113,18 @@ def checkpoints(run: Path) -> list[str]:
     return sorted(path.name for path in (run / "checkpoints").glob("checkpoint-*.pt"))
 
 
-def wait_for(event: Callable[[], object], process: subprocess.Popen, timeout: float = 240) -> None:
-    """Wait until something is true of a command that runs meanwhile."""
+def wait_for(
+    event: Callable[[], object],
+    process: subprocess.Popen,
+    timeout: float = 600,
+    every: float = 0.1,
+) -> None:
+    """Wait until something is true of a command that runs meanwhile; ask ``every`` few seconds."""
     deadline = time.monotonic() + timeout
     while not event():
         assert process.poll() is None, "the command ended before what was waited for"
         assert time.monotonic() < deadline, f"waited {timeout} s in vain"
-        time.sleep(0.02)
+        time.sleep(every)
 
 
 def kill_worker(run: Path) -> bool:
