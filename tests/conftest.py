@@ -11,7 +11,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     # imported torch yet.
     os.environ["OMP_NUM_THREADS"] = "1"
 # Ray gives its workers what other processes leave; beside tests that take a core they would starve.
-os.environ["RAY_worker_niceness"] = "0"
+os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 (so Ray spells it)
 
 
 @pytest.fixture(scope="session")
