@@ -135,8 +135,8 @@ class GeneratorConfig:
         upsampling: nearest or bilinear.
         noise_dim: How many normal numbers are drawn beside the caption; with some, one caption
             gives as many different pictures as one wants. For the scheme sdn_adversarial.
-        modulated: Caption and noise scale and shift every batch normalisation, of maps of up to 8
-            pixels a side place by place.
+        modulated: What g-fc7 makes of caption and noise scales and shifts every batch
+            normalisation, of maps of up to 8 pixels a side place by place.
         activation: relu or leaky_relu, of every layer but the last.
     """
 

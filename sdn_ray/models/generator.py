@@ -33,7 +33,9 @@ class ModulatedNorm(nn.Module):
     are small, place by place (as Park et al., "Semantic Image Synthesis with Spatially-Adaptive
     Normalization", CVPR 2019, do from a drawing): scales and shifts of whole channels are the
     easiest way to draw different pictures, and by them alone all stand on one layout, which the
-    biases and the borders give.
+    biases and the borders give. The code is best not the caption and the noise themselves, of which
+    every layout were a weighted sum, but what layers make of them (as the mapping network of Karras
+    et al., "A Style-Based Generator Architecture", CVPR 2019).
 
     Args:
         channels: of the maps.
@@ -134,8 +136,8 @@ class Generator(nn.Module):
             "image resize", which is either).
         whitened_dim: width of the whitened embedding that g-fc8 is given; None gives it φ_t itself.
         noise_dim: how many normal numbers g-fc8 is given beside the embedding (paper: none).
-        modulated: the embedding and the noise scale and shift every batch normalisation of a
-            mirror convolution, of small maps place by place.
+        modulated: what g-fc7 makes of the embedding and the noise scales and shifts every batch
+            normalisation of a mirror convolution, of small maps place by place.
         activation: of every layer but the last (paper: relu).
 
     Raises:
@@ -185,7 +187,7 @@ class Generator(nn.Module):
                     batch_norm,
                     last=c.name == "conv1_1",
                     activation=activation,
-                    code_dim=code_dim if modulated else None,
+                    code_dim=fc_width if modulated else None,
                     side=shape[1],
                 )
                 for c, shape in zip(reversed(plan.convolutions), reversed(shapes), strict=True)
@@ -212,7 +214,8 @@ class Generator(nn.Module):
             if noise is None:
                 raise ValueError(f"noise: found none, expected (batch, {self.noise_dim})")
             code = torch.cat([code, noise], 1)
-        activation = self.g_fc6(self.g_fc7(self.g_fc8(code)))
+        code = self.g_fc7(self.g_fc8(code))
+        activation = self.g_fc6(code)
         activation = activation.contiguous(memory_format=torch.channels_last)
         mirrors = iter(self.mirror.values())
         features = []

@@ -415,11 +415,21 @@ def test_first_modulations_are_scales_around_1_and_shifts_around_0():
     assert given.std().item() == pytest.approx(0.5, rel=0.05)
 
 
-def test_modulation_is_of_every_normalisation_of_the_mirror_by_caption_and_noise():
-    generator = new_generator("4,5,M,6", **EVERYTHING)
+def test_modulation_is_of_every_normalisation_of_the_mirror_by_what_g_fc7_gives():
+    generator = new_generator("4,5,M,6", fc_width=9, **EVERYTHING)
     found = {n: m for n, m in generator.named_modules() if isinstance(m, ModulatedNorm)}
     assert list(found) == ["mirror.g_conv2_1.1", "mirror.g_conv1_2.1"]
-    assert [m.modulation.weight.shape for m in found.values()] == [(2 * 5, 7), (2 * 4, 7)]
+    assert [m.modulation.weight.shape for m in found.values()] == [(2 * 5, 9), (2 * 4, 9)]
+    codes = []
+    for norm in found.values():
+        norm.register_forward_hook(lambda module, inputs, output: codes.append(inputs[1]))
+    generator.eval()
+    embeddings, noise = draws_of(3), draws_of(3, 2, seed=1)
+    generator(embeddings, noise)
+    expected = generator.g_fc7(generator.g_fc8(torch.cat([embeddings, noise], 1)))
+    for code in codes:
+        torch.testing.assert_close(code, expected)
+    assert len(codes) == 2
 
 
 @pytest.mark.parametrize(
