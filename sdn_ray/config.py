@@ -231,6 +231,10 @@ class DistillationConfig:
 class GanIntClsConfig:
     """GAN-INT-CLS (Reed et al., ICML 2016); the defaults are the authors'.
 
+    Outside this section three things are not: images are mirrored, but not cropped (theirs are cut
+    from images of 76/64 of the size), captions are whitened unless `text.whiten` is false, and
+    `training.batch_size` is 64 of theirs.
+
     Args:
         epochs: Passes over the training images.
         learning_rate: Of both Adams in the first epochs.

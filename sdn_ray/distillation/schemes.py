@@ -42,6 +42,12 @@ class Stage:
         first = self.loss in ("image", "stage_one")
         return f"distillation.{'stage_one' if first else 'stage_two'}"
 
+    @property
+    def rate_options(self) -> str:
+        """Where the configuration has this stage's learning rates, in words."""
+        heads = f" and {self.option}.heads_learning_rate" if self.adversarial else ""
+        return f"{self.option}.learning_rate{heads}"
+
     def rate(self, step: int, steps: int) -> float:
         """The learning rate of a step (from 0) of a stage of so many steps."""
         decaying = self.decay_fraction * steps

@@ -50,7 +50,7 @@ class Adversarial:
     real_label: float = 1.0
 
     name = "adversarial"
-    option = "gan_int_cls"
+    rate_options = "gan_int_cls.learning_rate"
     adversarial = True
 
     @property

@@ -161,7 +161,7 @@ class Training:
                 raise DivergedError(
                     f"the weights {name} became NaN or infinite in stage {stage.name}, epoch "
                     f"{self.position.epoch + 1}, step {self.position.step}. Try a lower learning "
-                    f"rate ({stage.option}.learning_rate)"
+                    f"rate ({stage.rate_options})"
                 )
 
     def begin_stage(self, stage: Stage) -> Step:
@@ -201,7 +201,7 @@ class Training:
                 f"the loss became {terms[step, term].item()} in stage {stage.name}, epoch "
                 f"{self.position.epoch + 1}, step {self.position.step - len(terms) + step + 1}: "
                 f"term {self.method.terms(stage)[term]}. Try a lower learning rate "
-                f"({stage.option}.learning_rate)"
+                f"({stage.rate_options})"
             )
         self.unread.clear()
         self.epoch_sum = terms.sum(0) + (self.epoch_sum if len(self.epoch_sum) else 0)

@@ -62,8 +62,8 @@ class Stage(Protocol):
         ...
 
     @property
-    def option(self) -> str:
-        """Where the configuration has its learning rate."""
+    def rate_options(self) -> str:
+        """Where the configuration has its learning rates, in words."""
         ...
 
     @property

@@ -174,7 +174,8 @@ class FeatureHeads(nn.Module):
             deviation = (squares / count - mean.square()).clamp_min(0).sqrt()
             least = max(float(deviation.max()) * _FLOOR, torch.finfo(torch.float32).tiny)
             head.mean.copy_(mean)
-            head.scale.copy_(1 / deviation.clamp_min(least))
+            # A level that says nothing of all these pictures is not listened to.
+            head.scale.copy_(1 / deviation.clamp_min(least) if deviation.any() else 0 * deviation)
 
     def reset_parameters(self, seed: int) -> None:
         """Orthogonal first weights (whose spectral norm is 1), zero biases, from ``seed`` alone."""

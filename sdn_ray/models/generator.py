@@ -14,9 +14,10 @@ Upsampling = Literal["nearest", "bilinear"]
 Activation = Literal["relu", "leaky_relu"]
 
 _LEAK = 0.2  # slope of a leaky ReLU below zero
-_MODULATION = 0.5  # deviation of the first scales and shifts that a caption and its noise give
+_MODULATION = 0.5  # deviation of the first scales and shifts, for codes of mean square 1
 _LAYOUT_SIDE = 8  # pixels a side of the largest maps that a code scales and shifts place by place
 _LAYOUTS = 8  # independent patterns of places
+MODULATED_BY = "g_fc7"  # whose output scales and shifts
 
 
 class GeneratorOutput(NamedTuple):
@@ -64,7 +65,10 @@ class ModulatedNorm(nn.Module):
         return torch.addcmul(shift, self.norm(maps), 1 + scale)
 
     def reset_parameters(self, random: torch.Generator) -> None:
-        """Scales around 1 and shifts around 0, for codes of unit variance."""
+        """Scales around 1 and shifts around 0, by `_MODULATION` for codes of mean square 1.
+
+        What an activation after batch normalisation gives has half of that.
+        """
         first: list[tuple[nn.Module, float]] = [(self.modulation, _MODULATION)]
         if self.layout is not None:
             first += [(self.layout[0], 1.0), (self.layout[2], _MODULATION)]
@@ -237,7 +241,8 @@ class Generator(nn.Module):
     @property
     def settings(self) -> dict[str, Any]:
         """What makes a generator of the same shape."""
-        return {
+        modulated_by = {"modulated_by": MODULATED_BY} if self.modulated else {}
+        return modulated_by | {
             "plan": str(self.plan),
             "embedding_dim": self.embedding_dim,
             "image_size": self.image_size,

@@ -1,13 +1,14 @@
 """The generators of all methods: what drawing and export ask of each, and a table of them."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, NotRequired
+from typing import Any, Literal, NotRequired
 
 from pydantic import NonNegativeInt, PositiveInt, TypeAdapter
 from typing_extensions import TypedDict
 
+from sdn_ray.errors import UserError
 from sdn_ray.models.gan_int_cls import GanIntClsGenerator
-from sdn_ray.models.generator import Activation, Generator, Upsampling
+from sdn_ray.models.generator import MODULATED_BY, Activation, Generator, Upsampling
 from sdn_ray.models.plan import Plan
 
 # Each has `embedding_dim`, `image_size`, `samples`, `noise_dim`, `whitening`, `settings`, and
@@ -31,6 +32,7 @@ class MirrorSettings(TypedDict):
     whitened_dim: NotRequired[PositiveInt | None]
     noise_dim: NotRequired[NonNegativeInt]
     modulated: NotRequired[bool]
+    modulated_by: NotRequired[Literal["g_fc7"]]
     activation: NotRequired[Activation]
 
 
@@ -47,6 +49,11 @@ class GanIntClsSettings(TypedDict):
 
 def _mirror(settings: MirrorSettings) -> Generator:
     given: dict[str, Any] = {**settings}
+    if given.pop("modulated_by", None) != MODULATED_BY and given.get("modulated"):
+        raise UserError(
+            "its generator is modulated by caption and noise themselves, as earlier versions of "
+            "sdn_ray had it, which this one does not draw with"
+        )
     return Generator(Plan.parse(given.pop("plan")), **given)
 
 

@@ -39,7 +39,7 @@ class StudySession:
         images = prepare_configured_images(self.dataset, config.dataset, display)
         counts = [len(images.dataset.rows_of(part)) for part in (split.train, split.test)]
         scored = replace(config.evaluation, score_test=bool(split.test))
-        check_sizes(replace(config, evaluation=scored), *counts)
+        check_sizes(replace(config, evaluation=scored), len(split.train), *counts)
         watch = Watcher(display)
         runner = ray_runner(self.resources)
         job = watch(

@@ -18,7 +18,7 @@ from sdn_ray.methods.sdn_adversarial import Adversary
 from sdn_ray.metrics.evaluation import spread
 from sdn_ray.models.feature_heads import FeatureHeads, last_of_each_group
 from sdn_ray.models.gan_int_cls import GanIntClsDiscriminator, GanIntClsGenerator
-from sdn_ray.models.generator import Generator
+from sdn_ray.models.generator import MODULATED_BY, Generator
 from sdn_ray.models.image_generators import GAN_INT_CLS
 from sdn_ray.models.pixels import normalise
 from sdn_ray.models.plan import Plan
@@ -84,7 +84,10 @@ def method_identity(config: ExperimentConfig) -> dict[str, Any]:
             del generator[name]
     if config.distillation.scheme != ADVERSARIAL:
         del distillation["stage_three"]
-    return {"generator": generator, "distillation": distillation}
+    identity: dict[str, Any] = {"generator": generator, "distillation": distillation}
+    if config.generator.modulated:
+        identity["modulated_by"] = MODULATED_BY  # earlier versions: by caption and noise themselves
+    return identity
 
 
 def method_tags(config: ExperimentConfig) -> dict[str, str]:

@@ -22,7 +22,8 @@ from sdn_ray.preparation.teacher import fit_plan, teacher_weights
 from sdn_ray.text.encoders import CHAR_CNN_RNN, FIT, PRETRAINED, WORDS
 from sdn_ray.text.precomputed import read_precomputed
 from sdn_ray.text.sentence import KINDS as SENTENCE_KINDS
-from sdn_ray.training.method_checks import check_method, new_shape, size_options
+from sdn_ray.training.build import method_stages
+from sdn_ray.training.method_checks import check_method, judge_shape, new_shape, size_options
 
 SMALLEST = 11  # pixels
 _BYTES_A_PARAMETER = 16  # itself, its gradient and Adam's two moments, in float32
@@ -106,7 +107,7 @@ def _fitting_plan(config: ExperimentConfig) -> Plan:
 
 
 def check_memory(config: ExperimentConfig, plan: Plan) -> None:
-    """Refuse a generator that cannot be trained anywhere, before room is made for it.
+    """Refuse networks that cannot be trained anywhere, before room is made for them.
 
     Raises:
         UserError: naming the options that make it so large.
@@ -116,14 +117,14 @@ def check_memory(config: ExperimentConfig, plan: Plan) -> None:
         limit, where = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), "this machine has"
     try:
         with torch.device("meta"):  # shapes alone
-            generator = new_shape(config, plan)
-        parameters = sum(parameter.numel() for parameter in generator.parameters())
+            networks = new_shape(config, plan), judge_shape(config, plan)
+        parameters = sum(p.numel() for one in networks if one for p in one.parameters())
     except (ArithmeticError, RuntimeError, TypeError):  # more than can be counted
         parameters = sys.maxsize
     wanted = parameters * _BYTES_A_PARAMETER
     if wanted > limit:
         raise UserError(
-            f"{size_options(config, plan)} make a generator that takes {wanted / 1e9:.3g} GB to "
+            f"{size_options(config, plan)} make networks that take {wanted / 1e9:.3g} GB to "
             f"train, and {where} {limit / 1e9:.3g} GB; expected smaller ones"
         )
 
@@ -154,7 +155,9 @@ def _check_text(text: TextConfig) -> None:
         _load_classifier(text.features)
 
 
-def check_sizes(config: ExperimentConfig, train_images: int, test_images: int) -> None:
+def check_sizes(
+    config: ExperimentConfig, train_classes: int, train_images: int, test_images: int
+) -> None:
     """Refuse parts of a data set that are too small, before hours are spent on them.
 
     Raises:
@@ -164,6 +167,12 @@ def check_sizes(config: ExperimentConfig, train_images: int, test_images: int) -
         raise UserError(
             f"training.batch_size: found {config.training.batch_size}, expected at most the "
             f"{train_images} training images"
+        )
+    wrong = any(stage.rows.wrong or stage.rows.wrong_captions for stage in method_stages(config))
+    if train_classes < 2 and wrong:
+        raise UserError(
+            f"dataset.validation_classes: it leaves {train_classes} class to train on, expected at "
+            "least 2, since wrong captions are those of other classes"
         )
     least = TEST_SPLITS if config.evaluation.classifier else 1
     if config.evaluation.score_test and test_images < least:

@@ -3,6 +3,9 @@
 from dataclasses import fields, is_dataclass
 from typing import Any
 
+import torch
+from torch import nn
+
 from sdn_ray.config import (
     DistillationConfig,
     ExperimentConfig,
@@ -13,8 +16,8 @@ from sdn_ray.config import (
 from sdn_ray.distillation.layer_weights import check_factors
 from sdn_ray.distillation.schemes import ADVERSARIAL, DIVERSE
 from sdn_ray.errors import UserError
-from sdn_ray.models.feature_heads import GROUP
-from sdn_ray.models.gan_int_cls import GanIntClsGenerator
+from sdn_ray.models.feature_heads import GROUP, FeatureHeads
+from sdn_ray.models.gan_int_cls import GanIntClsDiscriminator, GanIntClsGenerator
 from sdn_ray.models.generator import check_modulation
 from sdn_ray.models.image_generators import GAN_INT_CLS, ImageGenerator
 from sdn_ray.models.plan import Plan
@@ -122,7 +125,8 @@ def _check_gan_int_cls(config: ExperimentConfig) -> None:
                 f"gan_int_cls.{name}: found {getattr(options, name)}, expected at least "
                 f"{_LEAST_WIDTH}"
             )
-    new_shape(config, None)  # refuses image sizes
+    with torch.device("meta"):  # shapes alone
+        new_shape(config, None)  # refuses image sizes
     _check_norm(config, f"method {config.method}")
     each = training.batch_size // training.workers
     if options.interpolate and each % 2:
@@ -169,14 +173,39 @@ def new_shape(config: ExperimentConfig, plan: Plan | None) -> ImageGenerator:
     return mirror(config, plan, config.text.embedding_dim)
 
 
+def judge_shape(config: ExperimentConfig, plan: Plan) -> nn.Module | None:
+    """What is trained beside the generator: a discriminator, or the heads of stage three."""
+    dim, side = config.text.embedding_dim, config.dataset.image_size
+    if config.method == GAN_INT_CLS:
+        options = config.gan_int_cls
+        return GanIntClsDiscriminator(dim, side, options.discriminator_width, options.text_width)
+    if config.distillation.scheme != ADVERSARIAL:
+        return None
+    third = config.distillation.stage_three
+    return FeatureHeads(
+        plan,
+        side,
+        dim,
+        levels=heads_levels(config, plan),
+        width=third.heads_width,
+        most=third.heads_most_width,
+    )
+
+
 def size_options(config: ExperimentConfig, plan: Plan) -> str:
-    """The options that settle how large a generator is, in words."""
+    """The options that settle how large the networks are, in words."""
     shared = (
         f"text.embedding_dim {config.text.embedding_dim}, dataset.image_size "
         f"{config.dataset.image_size}"
     )
     if config.method == GAN_INT_CLS:
-        return f"gan_int_cls.generator_width {config.gan_int_cls.generator_width}, {shared}"
+        widths = ("generator_width", "discriminator_width", "text_width")
+        own = (f"gan_int_cls.{name} {getattr(config.gan_int_cls, name)}" for name in widths)
+        return f"{', '.join(own)}, {shared}"
+    if config.distillation.scheme == ADVERSARIAL:
+        third = config.distillation.stage_three
+        heads = f"distillation.stage_three.heads_width {third.heads_width}, heads_most_width"
+        shared = f"{heads} {third.heads_most_width}, {shared}"
     return (
         f"teacher.plan {plan}, generator.fc_width {config.generator.fc_width}, {shared} and "
         f"distillation.samples {config.distillation.samples}"

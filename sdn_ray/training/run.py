@@ -109,7 +109,7 @@ def _train(session: Session, display: Display) -> bool:
         f"{config.dataset.name}: {counts[0]} training, {counts[1]} validation and {counts[2]} "
         f"test images of {len(split.train)}, {len(split.validation)} and {len(split.test)} classes"
     )
-    check_sizes(config, counts[0], counts[2])
+    check_sizes(config, len(split.train), counts[0], counts[2])
     watch = Watcher(display)
     runner = ray_runner(session.resources)
     prepared = watch(

@@ -147,11 +147,9 @@ class Worker:
         """Say what comes before the first steps of a stage."""
         if run.finished:
             return
-        stage = run.stage.name
-        if self.config.training.compile:
-            self._wait(f"{stage}: compiling, a minute or so")
-        else:
-            self._wait(f"{stage}: first steps")
+        compiled = self.config.training.compile and not run.stage.adversarial
+        what = "compiling, a minute or so" if compiled else "first steps"
+        self._wait(f"{run.stage.name}: {what}")
 
     def _store(self) -> None:
         """Keep the run folder a second time; what fails there costs a warning, not the training."""
@@ -184,9 +182,8 @@ class Worker:
         if self.rank == 0:
             if method.normalises_apart:
                 self.terminal.line(
-                    "batch normalisation: on CPUs each of the "
-                    f"{self.context.world_size} workers normalises over its own part of a batch; "
-                    "one worker, or GPUs, normalise over all of it"
+                    f"batch normalisation: each of the {self.context.world_size} workers "
+                    "normalises over its own part of a batch; one worker normalises over all of it"
                 )
             remove_partial_files(self.job.run / "checkpoints")
             forget_epochs_after(self.job.run, run.epochs_done)

@@ -93,5 +93,7 @@ def test_stage_three_alone():
 
 def test_stage_three_asks_for_wrong_captions_and_names_its_option():
     assert THIRD.rows == Rows(wrong_captions=True)
-    assert THIRD.option == "distillation.stage_three"
+    assert THIRD.rate_options == (
+        "distillation.stage_three.learning_rate and distillation.stage_three.heads_learning_rate"
+    )
     assert {stage.rows for stage in stages("sdn")} == {Rows()}

@@ -235,6 +235,16 @@ def test_models_of_earlier_versions_name_no_method(tmp_path):
     np.testing.assert_array_equal(drawn(load_model(tmp_path / "model").generator), drawn(generator))
 
 
+def test_a_modulated_model_of_earlier_versions_is_refused_in_words(tmp_path):
+    export_model(tmp_path / "model", new_modulated(), None, {})
+    config = json.loads((tmp_path / "model" / CONFIG).read_text())
+    assert config["generator"].pop("modulated_by") == "g_fc7"
+    (tmp_path / "model" / CONFIG).write_text(json.dumps(config))
+    with pytest.raises(UserError) as error:
+        load_model(tmp_path / "model")
+    assert "modulated by caption and noise themselves, as earlier versions" in str(error.value)
+
+
 @pytest.mark.parametrize(
     ("method", "words"),
     [

@@ -1,5 +1,7 @@
 """What is refused of a method's options before anything starts."""
 
+from dataclasses import replace
+
 import pytest
 
 from sdn_ray.config import (
@@ -14,6 +16,8 @@ from sdn_ray.config import (
 )
 from sdn_ray.errors import UserError
 from sdn_ray.models.plan import Plan
+from sdn_ray.training.build import method_identity
+from sdn_ray.training.checks import check_memory, check_sizes
 from sdn_ray.training.method_checks import check_method
 
 PLAN = Plan.parse("4,5,M,6,M")
@@ -216,3 +220,39 @@ def test_what_sdn_refuses(config, words):
 )
 def test_what_gan_int_cls_refuses(config, words):
     assert refusal(config).startswith(words)
+
+
+@pytest.mark.parametrize(
+    ("config", "option"),
+    [
+        (gan(gan_int_cls={"generator_width": 100_000}), "gan_int_cls.generator_width 100000"),
+        (gan(gan_int_cls={"discriminator_width": 100_000}), "discriminator_width 100000"),
+        (
+            adversarial(stage_three={"heads_width": 200_000, "heads_most_width": 200_000}),
+            "distillation.stage_three.heads_width 200000",
+        ),
+    ],
+)
+def test_networks_that_no_machine_can_train_are_refused_before_room_is_made(config, option):
+    config = replace(config, dataset=DatasetConfig(image_size=64))
+    check_method(config, PLAN)  # has no room for them either
+    with pytest.raises(UserError) as error:
+        check_memory(config, PLAN)
+    assert option in str(error.value)
+    assert "GB to train, and this machine has" in str(error.value)
+
+
+@pytest.mark.parametrize("config", [gan(), adversarial()])
+def test_wrong_captions_need_two_classes(config):
+    check_sizes(config, 2, 100, 100)
+    with pytest.raises(UserError) as error:
+        check_sizes(config, 1, 100, 100)
+    assert str(error.value).startswith("dataset.validation_classes: it leaves 1 class to train on")
+    check_sizes(config_of(), 1, 100, 100)
+
+
+def test_a_run_that_goes_on_is_modulated_as_it_was():
+    """Earlier versions noted nothing, and scaled and shifted by caption and noise themselves."""
+    modulated = adversarial(generator={"noise_dim": 8, "batch_norm": True, "modulated": True})
+    assert method_identity(modulated)["modulated_by"] == "g_fc7"
+    assert "modulated_by" not in method_identity(config_of())
