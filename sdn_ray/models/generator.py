@@ -34,9 +34,9 @@ class ModulatedNorm(nn.Module):
     are small, place by place (as Park et al., "Semantic Image Synthesis with Spatially-Adaptive
     Normalization", CVPR 2019, do from a drawing): scales and shifts of whole channels are the
     easiest way to draw different pictures, and by them alone all stand on one layout, which the
-    biases and the borders give. The code is best not the caption and the noise themselves, of which
-    every layout were a weighted sum, but what layers make of them (as the mapping network of Karras
-    et al., "A Style-Based Generator Architecture", CVPR 2019).
+    biases and the borders give. Of caption and noise themselves every layout were a weighted
+    sum, so the code is what layers make of them (as the mapping network of Karras et al., "A
+    Style-Based Generator Architecture", CVPR 2019).
 
     Args:
         channels: of the maps.
