@@ -233,7 +233,7 @@ class GanIntClsConfig:
 
     Outside this section three things are not: images are mirrored, but not cropped (theirs are cut
     from images of 76/64 of the size), captions are whitened unless `text.whiten` is false, and
-    `training.batch_size` is 64 of theirs.
+    `training.batch_size` is smaller than their 64.
 
     Args:
         epochs: Passes over the training images.

@@ -35,18 +35,13 @@ class Stage:
         return self.loss == STAGE_THREE
 
     @property
-    def option(self) -> str:
-        """Where the configuration has this stage's epochs and learning rate."""
-        if self.adversarial:
-            return f"distillation.{STAGE_THREE}"
-        first = self.loss in ("image", "stage_one")
-        return f"distillation.{'stage_one' if first else 'stage_two'}"
-
-    @property
     def rate_options(self) -> str:
         """Where the configuration has this stage's learning rates, in words."""
-        heads = f" and {self.option}.heads_learning_rate" if self.adversarial else ""
-        return f"{self.option}.learning_rate{heads}"
+        if self.adversarial:
+            section = f"distillation.{STAGE_THREE}"
+            return f"{section}.learning_rate and {section}.heads_learning_rate"
+        first = self.loss in ("image", "stage_one")
+        return f"distillation.{'stage_one' if first else 'stage_two'}.learning_rate"
 
     def rate(self, step: int, steps: int) -> float:
         """The learning rate of a step (from 0) of a stage of so many steps."""

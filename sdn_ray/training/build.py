@@ -205,6 +205,19 @@ def heads_levels(config: ExperimentConfig, plan: Plan) -> tuple[str, ...]:
     return levels
 
 
+def stage_three_heads(config: ExperimentConfig, plan: Plan, code_dim: int) -> FeatureHeads:
+    """The heads of stage three on a teacher of ``plan``, whose weights are still to be drawn."""
+    settings = config.distillation.stage_three
+    return FeatureHeads(
+        plan,
+        config.dataset.image_size,
+        code_dim,
+        levels=heads_levels(config, plan),
+        width=settings.heads_width,
+        most=settings.heads_most_width,
+    )
+
+
 def new_adversary(
     config: ExperimentConfig, teacher: Teacher, data: EncodedImages, code_dim: int, device: str
 ) -> Adversary | None:
@@ -220,14 +233,7 @@ def new_adversary(
     if config.distillation.scheme != ADVERSARIAL:
         return None
     settings = config.distillation.stage_three
-    heads = FeatureHeads(
-        teacher.plan,
-        config.dataset.image_size,
-        code_dim,
-        levels=heads_levels(config, teacher.plan),
-        width=settings.heads_width,
-        most=settings.heads_most_width,
-    )
+    heads = stage_three_heads(config, teacher.plan, code_dim)
     heads.reset_parameters(config.seed + 1)
     teacher.to(device)
     with torch.no_grad():

@@ -16,12 +16,12 @@ from sdn_ray.config import (
 from sdn_ray.distillation.layer_weights import check_factors
 from sdn_ray.distillation.schemes import ADVERSARIAL, DIVERSE
 from sdn_ray.errors import UserError
-from sdn_ray.models.feature_heads import GROUP, FeatureHeads
+from sdn_ray.models.feature_heads import GROUP
 from sdn_ray.models.gan_int_cls import GanIntClsDiscriminator, GanIntClsGenerator
 from sdn_ray.models.generator import check_modulation
 from sdn_ray.models.image_generators import GAN_INT_CLS, ImageGenerator
 from sdn_ray.models.plan import Plan
-from sdn_ray.training.build import config_stages, heads_levels, mirror
+from sdn_ray.training.build import config_stages, heads_levels, mirror, stage_three_heads
 
 _LEAST_WIDTH = 4  # of a GAN: a bottleneck has a quarter of it
 
@@ -181,15 +181,7 @@ def judge_shape(config: ExperimentConfig, plan: Plan) -> nn.Module | None:
         return GanIntClsDiscriminator(dim, side, options.discriminator_width, options.text_width)
     if config.distillation.scheme != ADVERSARIAL:
         return None
-    third = config.distillation.stage_three
-    return FeatureHeads(
-        plan,
-        side,
-        dim,
-        levels=heads_levels(config, plan),
-        width=third.heads_width,
-        most=third.heads_most_width,
-    )
+    return stage_three_heads(config, plan, dim)
 
 
 def size_options(config: ExperimentConfig, plan: Plan) -> str:

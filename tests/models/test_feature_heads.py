@@ -146,6 +146,8 @@ def test_channels_that_hardly_speak_are_not_blown_up():
     np.testing.assert_allclose(head.scale, [0.1, 100, 100, 100], rtol=1e-6)
     heads.standardise([[torch.zeros(2, 4, 8, 8)]])
     assert not head.scale.any()  # whatever some other picture makes of it
+    for maps in (torch.zeros(4, 4, 8, 8), torch.ones(4, 4, 8, 8)):
+        assert heads([maps], codes_of()).isfinite().all()
 
 
 def convolved(maps, layer, stride=1, padding=1):
