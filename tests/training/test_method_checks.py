@@ -233,13 +233,22 @@ def test_what_gan_int_cls_refuses(config, words):
         ),
     ],
 )
-def test_networks_that_no_machine_can_train_are_refused_before_room_is_made(config, option):
+@pytest.mark.parametrize(
+    ("cluster", "where"),
+    [(None, "this machine has"), ("10.0.0.1:6379", "a worker of the cluster may have")],
+)
+def test_networks_that_no_machine_can_train_are_refused_before_room_is_made(
+    config, option, cluster, where, monkeypatch
+):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)  # integration tests set it for their process
+    if cluster:
+        monkeypatch.setenv("RAY_ADDRESS", cluster)
     config = replace(config, dataset=DatasetConfig(image_size=64))
     check_method(config, PLAN)  # has no room for them either
     with pytest.raises(UserError) as error:
         check_memory(config, PLAN)
     assert option in str(error.value)
-    assert "GB to train, and this machine has" in str(error.value)
+    assert f"GB to train, and {where}" in str(error.value)
 
 
 @pytest.mark.parametrize("config", [gan(), adversarial()])
