@@ -6,6 +6,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from sdn_ray.methods.workers import WholeBatchNorm
+
 
 class WeightAverage:
     """The average of a generator's weights over its steps.
@@ -23,6 +25,9 @@ class WeightAverage:
 
     def __init__(self, generator: nn.Module, decay: float) -> None:
         self.generator = copy.deepcopy(generator).requires_grad_(False)
+        for module in self.generator.modules():
+            if isinstance(module, WholeBatchNorm):
+                module.alone = True  # every worker settles it with the same batches
         self.decay = decay
 
     @torch.no_grad()

@@ -13,15 +13,15 @@ from sdn_ray.methods.adversarial_losses import (
     generator_loss,
     interpolated_embeddings,
 )
-from sdn_ray.methods.method import (
-    Noise,
-    Step,
+from sdn_ray.methods.method import Noise, Step, update, with_settling_noise
+from sdn_ray.methods.sdn import Computing
+from sdn_ray.methods.workers import (
     data_parallel,
-    update,
-    with_settling_noise,
+    gathered,
+    rank,
+    with_whole_batches,
     world_size,
 )
-from sdn_ray.methods.sdn import Computing
 from sdn_ray.models.gan_int_cls import GanIntClsDiscriminator, GanIntClsGenerator
 
 BETAS = (0.5, 0.999)  # of both Adams
@@ -89,12 +89,9 @@ class GanIntCls:
         self.device = torch.device(self.computing.device)
         self.generator = generator.to(self.device).to(memory_format=torch.channels_last)
         self.discriminator = discriminator.to(self.device).to(memory_format=torch.channels_last)
+        with_whole_batches(self.generator, self.device)
+        with_whole_batches(self.discriminator, self.device)
         self.stage, self.seed = stage, seed
-
-    @property
-    def normalises_apart(self) -> bool:
-        """Whether batch normalisation sees but one worker's part of each batch."""
-        return world_size() > 1
 
     @property
     def stages(self) -> tuple[Adversarial, ...]:
@@ -163,12 +160,16 @@ class GanIntCls:
 
     def _generator_loss(self, generator: nn.Module, embeddings: Tensor, noise: Noise) -> Tensor:
         """L_G with fresh noise, on captions and on those between them."""
+        draws = noise(len(embeddings), self.generator.noise_dim)
         if self.stage.interpolate:
-            embeddings = torch.cat([embeddings, interpolated_embeddings(embeddings)])
+            # Of the whole batch, as one worker pairs it, this worker's share.
+            between = interpolated_embeddings(gathered(embeddings)).chunk(world_size())[rank()]
+            draws = torch.cat([draws, noise(len(between), self.generator.noise_dim)])
+            embeddings = torch.cat([embeddings, between])
         # The discriminator itself, and frozen: its gradients are nobody's, so no worker sends them.
         self.discriminator.requires_grad_(False)
         with self.computing.autocast():
-            images = generator(embeddings, noise(len(embeddings), self.generator.noise_dim))
+            images = generator(embeddings, draws)
             loss = generator_loss(self.discriminator(images, embeddings))
         self.discriminator.requires_grad_(True)
         return loss

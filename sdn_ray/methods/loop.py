@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from sdn_ray.data.batches import Batch, EpochBatches
 from sdn_ray.methods.averaging import WeightAverage
-from sdn_ray.methods.method import RATE_FACTOR, Method, Noise, Stage, Step, world_size
+from sdn_ray.methods.method import RATE_FACTOR, Method, Noise, Stage, Step
+from sdn_ray.methods.workers import world_size
 
 
 class DivergedError(RuntimeError):

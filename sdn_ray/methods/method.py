@@ -5,12 +5,11 @@ from functools import cached_property
 from typing import Any, Protocol, TypeVar
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from sdn_ray.data.batches import Batch, Rows
 from sdn_ray.data.sampling import noise_seed
+from sdn_ray.methods.workers import rank, world_size
 
 RATE_FACTOR = "rate_factor"  # of an optimiser's group: what its rate is of the stage's
 _SETTLING_STEP = -1  # of the noise with which an average is measured: no step of a run
@@ -156,18 +155,3 @@ def update(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     optimizer.step()
-
-
-def world_size() -> int:
-    """The number of workers."""
-    return dist.get_world_size() if dist.is_initialized() else 1
-
-
-def rank() -> int:
-    """Which of the workers this is."""
-    return dist.get_rank() if dist.is_initialized() else 0
-
-
-def data_parallel(network: nn.Module) -> nn.Module:
-    """A network whose gradients are averaged over the workers, where there are several."""
-    return DistributedDataParallel(network) if world_size() > 1 else network

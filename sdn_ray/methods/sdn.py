@@ -15,14 +15,13 @@ from sdn_ray.distillation.schemes import Stage
 from sdn_ray.methods.method import (
     Noise,
     Step,
-    data_parallel,
     update,
     with_noise,
     with_settling_noise,
-    world_size,
 )
 from sdn_ray.methods.precision import Precision
 from sdn_ray.methods.sdn_adversarial import STAGE_THREE_TERMS, Adversary
+from sdn_ray.methods.workers import data_parallel, with_whole_batches
 from sdn_ray.models.generator import Generator
 from sdn_ray.models.pixels import normalise
 from sdn_ray.models.teacher import Teacher
@@ -78,20 +77,12 @@ class SDN:
         if adversary:
             adversary.heads.to(self.device).to(memory_format=torch.channels_last)
         generator = generator.to(self.device).to(memory_format=torch.channels_last)
-        if world_size() > 1 and self.device.type == "cuda":
-            # Over the whole batch, as one worker would; it exists for GPUs alone.
-            generator = nn.SyncBatchNorm.convert_sync_batchnorm(generator)
+        with_whole_batches(generator, self.device)
         self.generator = generator
         # A frozen network needs no float32 master copy under autocast.
         dtype = torch.bfloat16 if self.computing.precision == "bf16" else torch.float32
         self.teacher = teacher.to(self.device, dtype).to(memory_format=torch.channels_last)
         self.stages, self.weights, self.seed = stages, weights, seed
-
-    @property
-    def normalises_apart(self) -> bool:
-        """Whether batch normalisation sees but one worker's part of each batch."""
-        apart = world_size() > 1 and self.device.type != "cuda"
-        return apart and self.generator.batch_norm
 
     def terms(self, stage: Stage) -> tuple[str, ...]:
         """The layers, and `image`: the weighted batch means that a loss is made of.

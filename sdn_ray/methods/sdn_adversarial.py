@@ -24,10 +24,10 @@ from sdn_ray.methods.method import (
     RATE_FACTOR,
     Noise,
     Step,
-    data_parallel,
     update,
     with_noise,
 )
+from sdn_ray.methods.workers import data_parallel
 from sdn_ray.models.feature_heads import GROUP, FeatureHeads
 from sdn_ray.models.generator import Generator
 from sdn_ray.models.pixels import normalise

@@ -180,11 +180,6 @@ class Worker:
         if state:
             run.load_state_dict(state)
         if self.rank == 0:
-            if method.normalises_apart:
-                self.terminal.line(
-                    f"batch normalisation: each of the {self.context.world_size} workers "
-                    "normalises over its own part of a batch; one worker normalises over all of it"
-                )
             remove_partial_files(self.job.run / "checkpoints")
             forget_epochs_after(self.job.run, run.epochs_done)
             if path:
