@@ -62,7 +62,7 @@ def interpolated_embeddings(embeddings: Tensor) -> Tensor:
     """t′_j = ½ (t_j + t_{j + B/2}), the captions between captions of "INT" (β fixed at ½).
 
     Args:
-        embeddings: φ_t of one worker's batch, ``(B, embedding_dim)``.
+        embeddings: φ_t of the batch of all workers, ``(B, embedding_dim)``.
 
     Returns:
         ``(B/2, embedding_dim)``. The generator alone is trained on them, after the B it is made of.
@@ -72,8 +72,8 @@ def interpolated_embeddings(embeddings: Tensor) -> Tensor:
     """
     if len(embeddings) % 2:
         raise UserError(
-            f"training.batch_size: found {len(embeddings)} images for each worker, expected an "
-            "even number, since GAN-INT averages the captions of the two halves of a batch"
+            f"training.batch_size: found {len(embeddings)} images, expected an even "
+            "number, since GAN-INT averages the captions of the two halves of a batch"
         )
     first, second = embeddings.chunk(2)
     return 0.5 * (first + second)

@@ -119,6 +119,6 @@ def test_an_odd_batch_has_no_halves(batch):
     with pytest.raises(UserError) as error:
         interpolated_embeddings(torch.zeros(batch, 4))
     assert str(error.value) == (
-        f"training.batch_size: found {batch} images for each worker, expected an even number, "
+        f"training.batch_size: found {batch} images, expected an even number, "
         "since GAN-INT averages the captions of the two halves of a batch"
     )
