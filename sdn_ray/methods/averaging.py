@@ -6,7 +6,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from sdn_ray.methods.workers import WholeBatchNorm
+from sdn_ray.methods.workers import alone
 
 
 class WeightAverage:
@@ -24,10 +24,8 @@ class WeightAverage:
     """
 
     def __init__(self, generator: nn.Module, decay: float) -> None:
-        self.generator = copy.deepcopy(generator).requires_grad_(False)
-        for module in self.generator.modules():
-            if isinstance(module, WholeBatchNorm):
-                module.alone = True  # every worker settles it with the same batches
+        # Every worker settles it with the same batches.
+        self.generator = alone(copy.deepcopy(generator)).requires_grad_(False)
         self.decay = decay
 
     @torch.no_grad()

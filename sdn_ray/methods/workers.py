@@ -50,10 +50,18 @@ def with_whole_batches(network: nn.Module, device: torch.device) -> nn.Module:
         return network
     if device.type == "cuda":
         return nn.SyncBatchNorm.convert_sync_batchnorm(network)  # it exists for GPUs alone
-    for parent in list(network.modules()):
-        for name, child in parent.named_children():
-            if isinstance(child, _BatchNorm):
-                setattr(parent, name, WholeBatchNorm.of(child))
+    for parent, name, child in _norms(network):
+        setattr(parent, name, WholeBatchNorm.of(child))
+    return network
+
+
+def alone(network: nn.Module) -> nn.Module:
+    """Undo `with_whole_batches`, for a copy that every worker runs on the same batches."""
+    for parent, name, child in _norms(network):
+        if isinstance(child, nn.SyncBatchNorm | WholeBatchNorm):
+            own = WholeBatchNorm.of(child)
+            own.alone = True
+            setattr(parent, name, own)
     return network
 
 
@@ -75,7 +83,8 @@ class WholeBatchNorm(_BatchNorm):
             norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats
         )
         made.load_state_dict(norm.state_dict())
-        return made
+        some = next(iter(norm.state_dict().values()), None)
+        return made if some is None else made.to(some.device)
 
     def _check_input_dim(self, input: Tensor) -> None:
         """Rows and maps alike."""
@@ -88,11 +97,11 @@ class WholeBatchNorm(_BatchNorm):
         normalised, mean, variance = _OverWorkers.apply(maps, self.weight, self.bias, self.eps)
         if self.running_mean is not None and self.running_var is not None:
             assert self.num_batches_tracked is not None
+            assert self.momentum is not None
             self.num_batches_tracked.add_(1)
-            share = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
             count = world_size() * maps.numel() / maps.shape[1]
-            self.running_mean.lerp_(mean, share)
-            self.running_var.lerp_(variance * (count / (count - 1)), share)
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(variance * (count / (count - 1)), self.momentum)
         return normalised
 
 
@@ -101,7 +110,7 @@ class _OverWorkers(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, maps: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float):  # type: ignore[no-untyped-def]  # noqa: ANN205
-        moments = torch.stack(torch.batch_norm_update_stats(maps, None, None, 0.0))
+        moments = torch.stack(torch.batch_norm_update_stats(maps.float(), None, None, 0.0))
         means, variances = gathered(moments[None]).unbind(1)
         mean = means.mean(0)
         # Of parts of one size: that within them, and that between them.
@@ -115,6 +124,7 @@ class _OverWorkers(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         maps, weight, mean, scale = ctx.saved_tensors
+        gradient = gradient.float()  # its sums, too, where maps are bf16
         channels = (1, -1) + (1,) * (maps.dim() - 2)
         places = [0, *range(2, maps.dim())]
         normal = (maps - mean.view(channels)) * scale.view(channels)
@@ -126,6 +136,16 @@ class _OverWorkers(torch.autograd.Function):
         to_maps = gradient - level.view(channels) - normal * slope.view(channels)
         factor = scale if weight is None else scale * weight
         return to_maps * factor.view(channels), to_weight, to_bias, None
+
+
+def _norms(network: nn.Module) -> list[tuple[nn.Module, str, _BatchNorm]]:
+    """All batch normalisations: what has them, and their names there."""
+    return [
+        (parent, name, child)
+        for parent in network.modules()
+        for name, child in parent.named_children()
+        if isinstance(child, _BatchNorm)
+    ]
 
 
 def _add_up(values: Tensor) -> None:
