@@ -72,8 +72,8 @@ def interpolated_embeddings(embeddings: Tensor) -> Tensor:
     """
     if len(embeddings) % 2:
         raise UserError(
-            f"training.batch_size: found {len(embeddings)} images, expected an even "
-            "number, since GAN-INT averages the captions of the two halves of a batch"
+            f"training.batch_size: found {len(embeddings)} images, expected an even number, "
+            "since GAN-INT averages the captions of the two halves of a batch"
         )
     first, second = embeddings.chunk(2)
     return 0.5 * (first + second)

@@ -76,9 +76,8 @@ class SDN:
         self.adversary = adversary
         if adversary:
             adversary.heads.to(self.device).to(memory_format=torch.channels_last)
-        generator = generator.to(self.device).to(memory_format=torch.channels_last)
-        with_whole_batches(generator, self.device)
-        self.generator = generator
+        self.generator = generator.to(self.device).to(memory_format=torch.channels_last)
+        with_whole_batches(self.generator, self.device)
         # A frozen network needs no float32 master copy under autocast.
         dtype = torch.bfloat16 if self.computing.precision == "bf16" else torch.float32
         self.teacher = teacher.to(self.device, dtype).to(memory_format=torch.channels_last)

@@ -161,6 +161,27 @@ def new_sdn(
     )
 
 
+def gan_networks(
+    config: ExperimentConfig, embedding_dim: int, whitened_dim: int | None = None
+) -> tuple[GanIntClsGenerator, GanIntClsDiscriminator]:
+    """Generator and discriminator of GAN-INT-CLS, whose weights are still to be drawn.
+
+    Raises:
+        UserError: an image size that they do not have.
+    """
+    c = config.gan_int_cls
+    shape = {
+        "embedding_dim": embedding_dim,
+        "image_size": config.dataset.image_size,
+        "text_width": c.text_width,
+        "whitened_dim": whitened_dim,
+    }
+    return (
+        GanIntClsGenerator(**shape, width=c.generator_width, noise_dim=c.noise_dim),
+        GanIntClsDiscriminator(**shape, width=c.discriminator_width),
+    )
+
+
 def new_gan_int_cls(
     config: ExperimentConfig,
     data: EncodedImages,
@@ -168,15 +189,8 @@ def new_gan_int_cls(
     computing: Computing,
 ) -> GanIntCls:
     """GAN-INT-CLS with its first weights; arguments as of `new_sdn`."""
-    c = config.gan_int_cls
-    shape = {
-        "embedding_dim": data.embeddings.shape[1],
-        "image_size": config.dataset.image_size,
-        "text_width": c.text_width,
-        "whitened_dim": whitening.dim if whitening else None,
-    }
-    generator = GanIntClsGenerator(**shape, width=c.generator_width, noise_dim=c.noise_dim)
-    discriminator = GanIntClsDiscriminator(**shape, width=c.discriminator_width)
+    whitened_dim = whitening.dim if whitening else None
+    generator, discriminator = gan_networks(config, data.embeddings.shape[1], whitened_dim)
     generator.reset_parameters(config.seed)
     discriminator.reset_parameters(config.seed + 1)
     for network in (generator, discriminator):

@@ -17,11 +17,16 @@ from sdn_ray.distillation.layer_weights import check_factors
 from sdn_ray.distillation.schemes import ADVERSARIAL, DIVERSE
 from sdn_ray.errors import UserError
 from sdn_ray.models.feature_heads import GROUP
-from sdn_ray.models.gan_int_cls import GanIntClsDiscriminator, GanIntClsGenerator
 from sdn_ray.models.generator import check_modulation
 from sdn_ray.models.image_generators import GAN_INT_CLS, ImageGenerator
 from sdn_ray.models.plan import Plan
-from sdn_ray.training.build import config_stages, heads_levels, mirror, stage_three_heads
+from sdn_ray.training.build import (
+    config_stages,
+    gan_networks,
+    heads_levels,
+    mirror,
+    stage_three_heads,
+)
 
 _LEAST_WIDTH = 4  # of a GAN: a bottleneck has a quarter of it
 
@@ -161,24 +166,16 @@ def new_shape(config: ExperimentConfig, plan: Plan | None) -> ImageGenerator:
         UserError: an image size that it cannot draw.
     """
     if config.method == GAN_INT_CLS:
-        options = config.gan_int_cls
-        return GanIntClsGenerator(
-            config.text.embedding_dim,
-            config.dataset.image_size,
-            options.generator_width,
-            options.text_width,
-            options.noise_dim,
-        )
+        return gan_networks(config, config.text.embedding_dim)[0]
     assert plan is not None
     return mirror(config, plan, config.text.embedding_dim)
 
 
 def judge_shape(config: ExperimentConfig, plan: Plan) -> nn.Module | None:
     """What is trained beside the generator: a discriminator, or the heads of stage three."""
-    dim, side = config.text.embedding_dim, config.dataset.image_size
+    dim = config.text.embedding_dim
     if config.method == GAN_INT_CLS:
-        options = config.gan_int_cls
-        return GanIntClsDiscriminator(dim, side, options.discriminator_width, options.text_width)
+        return gan_networks(config, dim)[1]
     if config.distillation.scheme != ADVERSARIAL:
         return None
     return stage_three_heads(config, plan, dim)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from sdn_ray.data.batches import EncodedImages, EpochBatches
-from sdn_ray.methods import method
+from sdn_ray.methods import method as module
 from sdn_ray.methods.checkpoints import latest_checkpoint, load_checkpoint, save_checkpoint
 from sdn_ray.methods.gan_int_cls import Adversarial, GanIntCls
 from sdn_ray.methods.loop import Hooks, LoopOptions, Training, distill
@@ -201,10 +201,10 @@ def test_noise_is_that_of_one_worker_in_shares(monkeypatch):
     assert torch.equal(Noise(4, 11, CPU)(6, 3), first)
     assert not torch.equal(Noise(4, 12, CPU)(6, 3), first)
     assert not torch.equal(Noise(5, 11, CPU)(6, 3), first)
-    monkeypatch.setattr(method, "world_size", lambda: 2)
+    monkeypatch.setattr(module, "world_size", lambda: 2)
     shares = []
     for own in (0, 1):
-        monkeypatch.setattr(method, "rank", lambda own=own: own)
+        monkeypatch.setattr(module, "rank", lambda own=own: own)
         noise = Noise(4, 11, CPU)
         shares.append((noise(3, 3), noise(2, 2)))
         assert torch.equal(Noise(4, 11, CPU, shared=True)(6, 3), first)
