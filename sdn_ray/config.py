@@ -179,8 +179,8 @@ class StageThreeConfig:
         decay_fraction: Share of the stage's steps, its last, in which both learning rates fall
             linearly to zero; 0 keeps them constant.
         heads_learning_rate: Of the heads' Adam.
-        heads_width: Channels of the first map of each head; they double as the map is halved.
-        heads_most_width: Channels of the widest map of a head.
+        heads_most_width: Channels of a head's widest map: as many as its features have are doubled
+            as the map is halved, until they are so many.
         levels: Convolutions whose features have a head, such as conv2_2,conv5_1. Empty: the last of
             each group.
         wrong_captions: Share of photographs with wrong captions in what the heads are to refuse.
@@ -191,7 +191,6 @@ class StageThreeConfig:
     learning_rate: PositiveFloat = 2e-4
     decay_fraction: ClosedUnitInterval = 0.0
     heads_learning_rate: PositiveFloat = 4e-4
-    heads_width: PositiveInt = 16
     heads_most_width: PositiveInt = 64
     levels: str | None = None
     wrong_captions: ClosedUnitInterval = 0.5

@@ -36,20 +36,22 @@ class FeatureHead(nn.Module):
         channels: of the features.
         side: height and width of the features.
         code_dim: width of the caption's code.
-        width: channels of its first map; they double with every halving of the map.
-        most: channels of its widest map.
+        most: channels of its widest map; as many as the features have double with every halving of
+            the map until they are so many.
     """
 
-    def __init__(self, channels: int, side: int, code_dim: int, width: int, most: int) -> None:
+    def __init__(self, channels: int, side: int, code_dim: int, most: int) -> None:
         super().__init__()
         self.mean: Tensor
         self.scale: Tensor
         self.register_buffer("mean", torch.zeros(channels))
         self.register_buffer("scale", torch.ones(channels))
-        layers: list[nn.Module] = [
-            spectral_norm(nn.Conv2d(channels, width, 3, padding=1)),
-            nn.LeakyReLU(_LEAK),
-        ]
+        width = min(2 * channels, most)
+        # A map that is large is halved at once: no convolution sees it at its full size.
+        kernel, stride = (4, 2) if side > _SMALLEST_MAP else (3, 1)
+        first = nn.Conv2d(channels, width, kernel, stride, padding=1)
+        layers: list[nn.Module] = [spectral_norm(first), nn.LeakyReLU(_LEAK)]
+        side //= stride
         while side > _SMALLEST_MAP:
             wider = min(2 * width, most)
             layers += [
@@ -110,8 +112,7 @@ class FeatureHeads(nn.Module):
         image_size: height and width of the images.
         code_dim: width of the caption's code.
         levels: names of the convolutions that have a head.
-        width: channels of the first map of each head.
-        most: channels of the widest map.
+        most: channels of the widest map of a head.
     """
 
     def __init__(
@@ -121,18 +122,14 @@ class FeatureHeads(nn.Module):
         code_dim: int,
         *,
         levels: Sequence[str],
-        width: int = 16,
-        most: int = 128,
+        most: int = 64,
     ) -> None:
         super().__init__()
         shapes = dict(zip(plan.names, plan.feature_shapes(image_size), strict=True))
         self.levels = tuple(levels)
         self._places = [plan.names.index(name) for name in levels]
         self.heads = nn.ModuleDict(
-            {
-                name: FeatureHead(shapes[name][0], shapes[name][1], code_dim, width, most)
-                for name in levels
-            }
+            {name: FeatureHead(shapes[name][0], shapes[name][1], code_dim, most) for name in levels}
         )
 
     def seen(self, features: Sequence[Tensor]) -> list[Tensor]:

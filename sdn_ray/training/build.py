@@ -227,7 +227,6 @@ def stage_three_heads(config: ExperimentConfig, plan: Plan, code_dim: int) -> Fe
         config.dataset.image_size,
         code_dim,
         levels=heads_levels(config, plan),
-        width=settings.heads_width,
         most=settings.heads_most_width,
     )
 

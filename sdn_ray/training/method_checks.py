@@ -83,7 +83,7 @@ def _check_sdn(config: ExperimentConfig, plan: Plan) -> None:
             f"which would learn to ignore the noise; expected 0, or the scheme {ADVERSARIAL}"
         )
     if distillation.scheme == ADVERSARIAL:
-        _check_heads(config, plan)
+        heads_levels(config, plan)
         each = config.training.batch_size // config.training.workers
         if each % GROUP:
             raise UserError(
@@ -110,16 +110,6 @@ def _check_sdn(config: ExperimentConfig, plan: Plan) -> None:
         )
     if generator.batch_norm:
         _check_norm(config, "generator.batch_norm")
-
-
-def _check_heads(config: ExperimentConfig, plan: Plan) -> None:
-    heads_levels(config, plan)
-    heads = config.distillation.stage_three
-    if heads.heads_width > heads.heads_most_width:
-        raise UserError(
-            f"distillation.stage_three.heads_width: found {heads.heads_width}, expected at most "
-            f"heads_most_width, which is {heads.heads_most_width}"
-        )
 
 
 def _check_gan_int_cls(config: ExperimentConfig) -> None:
@@ -192,9 +182,8 @@ def size_options(config: ExperimentConfig, plan: Plan) -> str:
         own = (f"gan_int_cls.{name} {getattr(config.gan_int_cls, name)}" for name in widths)
         return f"{', '.join(own)}, {shared}"
     if config.distillation.scheme == ADVERSARIAL:
-        third = config.distillation.stage_three
-        heads = f"distillation.stage_three.heads_width {third.heads_width}, heads_most_width"
-        shared = f"{heads} {third.heads_most_width}, {shared}"
+        width = config.distillation.stage_three.heads_most_width
+        shared = f"distillation.stage_three.heads_most_width {width}, {shared}"
     return (
         f"teacher.plan {plan}, generator.fc_width {config.generator.fc_width}, {shared} and "
         f"distillation.samples {config.distillation.samples}"

@@ -56,7 +56,7 @@ distillation:
   scheme: sdn_adversarial
   stage_one: {epochs: 0}
   stage_two: {epochs: 1, learning_rate: 1.0e-3}
-  stage_three: {epochs: 2, heads_width: 4}
+  stage_three: {epochs: 2, heads_most_width: 8}
   layer_weights: balanced
 """,
     "gan_int_cls": """

@@ -51,7 +51,7 @@ def new_method(seed=0, epochs=EPOCHS, generator=None, decay=0.0, **adversary):
     torch.manual_seed(0)
     teacher = Teacher(PLAN)
     code_dim = options.get("whitened_dim") or EMBEDDING
-    heads = FeatureHeads(PLAN, SIZE, code_dim, levels=PLAN.names, width=4, most=6)
+    heads = FeatureHeads(PLAN, SIZE, code_dim, levels=PLAN.names, most=6)
     heads.reset_parameters(seed + 1)
     third = Stage(STAGE_THREE, STAGE_THREE, epochs[2], 2e-3, decay_fraction=decay)
     stages = scheme_stages(ADVERSARIAL, epochs=epochs[:2], learning_rates=(1e-3, 1e-3), third=third)
@@ -96,7 +96,8 @@ def test_each_update_moves_its_own_network_alone(still, moving, augment):
     before = {name: snapshot(network) for name, network in networks.items()}
     method.steps(method.stages[-1], optimizers)(first_batch(method), Noise(1, 0, CPU))
     assert moved(networks[still], before[still]) == []
-    assert len(moved(networks[moving], before[moving])) >= 14
+    # Not all: the last biases of heads that still think nothing of either are asked both ways.
+    assert len(moved(networks[moving], before[moving])) >= 12
     assert all(parameter.requires_grad for _, parameter in method.trained_parameters())
 
 

@@ -137,7 +137,7 @@ def adversarial(modulated):
     options = {"noise_dim": 3, "batch_norm": modulated, "modulated": modulated}
     generator = Generator(PLAN, embedding_dim=5, image_size=SIZE, fc_width=7, **options)
     generator.reset_parameters(0)
-    heads = FeatureHeads(PLAN, SIZE, 5, levels=PLAN.names, width=4, most=6)
+    heads = FeatureHeads(PLAN, SIZE, 5, levels=PLAN.names, most=6)
     heads.reset_parameters(1)
     teacher = Teacher(PLAN)
     random = torch.Generator().manual_seed(2)

@@ -11,7 +11,7 @@ LEVELS = ("conv1_2", "conv3_1")
 
 
 def new_heads(size=8, levels=LEVELS, code_dim=3, seed=0, **options):
-    heads = FeatureHeads(PLAN, size, code_dim, levels=levels, **{"width": 2, "most": 3} | options)
+    heads = FeatureHeads(PLAN, size, code_dim, levels=levels, **{"most": 3} | options)
     heads.reset_parameters(seed)
     return heads
 
@@ -47,15 +47,20 @@ def test_a_logit_for_each_place_of_a_small_map(size, levels, places, sets, batch
     assert found.dtype == torch.float32
 
 
-def test_maps_are_halved_and_channels_doubled_up_to_the_widest():
-    (head,) = new_heads(32, ("conv1_1",), width=2, most=5).heads.values()
+@pytest.mark.parametrize(
+    ("size", "level", "expected"),
+    [
+        (32, "conv1_1", [(4, 8, 4, 2), (8, 11, 4, 2), (11, 11, 4, 2)]),
+        (32, "conv2_1", [(6, 11, 4, 2), (11, 11, 4, 2)]),
+        (32, "conv3_1", [(7, 11, 4, 2)]),
+        (16, "conv3_1", [(7, 11, 3, 1)]),  # as small as a decision's map from the first
+    ],
+)
+def test_maps_are_halved_and_channels_doubled_up_to_the_widest(size, level, expected):
+    (head,) = new_heads(size, (level,), most=11).heads.values()
     maps = [layer for layer in head.body if isinstance(layer, nn.Conv2d)]
-    assert [(m.in_channels, m.out_channels, m.stride) for m in maps] == [
-        (4, 2, (1, 1)),
-        (2, 4, (2, 2)),
-        (4, 5, (2, 2)),
-        (5, 5, (2, 2)),
-    ]
+    found = [(m.in_channels, m.out_channels, m.kernel_size, m.stride) for m in maps]
+    assert found == [(a, b, (side, side), (stride, stride)) for a, b, side, stride in expected]
 
 
 def test_heads_see_the_features_of_their_levels():
@@ -178,8 +183,7 @@ def test_a_head_by_hand_and_the_caption_by_an_inner_product():
 
     mean, scale = (one.numpy()[:, None, None] for one in (head.mean, head.scale))
     seen = (features.numpy() - mean) * scale
-    seen = leaky(convolved(seen, head.body[0]))
-    seen = leaky(convolved(seen, head.body[2], stride=2))
+    seen = leaky(convolved(seen, head.body[0], stride=2))
     assert seen.shape == (8, 3, 4, 4)
     deviation = deviation_by_hand(seen).repeat(4, 0)
     seen = np.concatenate([seen, deviation], 1)
@@ -203,13 +207,13 @@ def test_the_length_of_a_code_says_nothing():
 
 
 def test_every_first_weight_has_the_spectral_norm_1():
-    heads = new_heads(16, ("conv1_2", "conv2_1"), width=6, most=9)
+    heads = new_heads(16, ("conv1_2", "conv2_1"), most=9)
     with torch.no_grad():
         for parameter in heads.parameters():
             parameter.fill_(5)
     heads.reset_parameters(3)
     layers = weights_of(heads)
-    assert len(layers) == 6 + 5
+    assert len(layers) == 5 + 4
     for name, layer in layers.items():
         original = layer.parametrizations.weight.original.detach().flatten(1).numpy()
         values = np.linalg.svd(original, compute_uv=False)

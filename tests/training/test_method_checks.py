@@ -68,7 +68,7 @@ def refusal(config):
         config_of(generator={"batch_norm": True, "modulated": True, "activation": "leaky_relu"}),
         adversarial(),
         adversarial(generator={"noise_dim": 8, "batch_norm": True, "modulated": True}),
-        adversarial(stage_three={"levels": "conv2_1, conv1_2", "heads_width": 3}),
+        adversarial(stage_three={"levels": "conv2_1, conv1_2", "heads_most_width": 3}),
         adversarial(training={"workers": 3}),
         adversarial(stage_one=NONE, stage_two=NONE),  # stage three alone
         adversarial(training={"compile": True}),
@@ -228,8 +228,8 @@ def test_what_gan_int_cls_refuses(config, words):
         (gan(gan_int_cls={"generator_width": 100_000}), "gan_int_cls.generator_width 100000"),
         (gan(gan_int_cls={"discriminator_width": 100_000}), "discriminator_width 100000"),
         (
-            adversarial(stage_three={"heads_width": 200_000, "heads_most_width": 200_000}),
-            "distillation.stage_three.heads_width 200000",
+            adversarial(generator={"fc_width": 1_000_000, "noise_dim": 8}),
+            "generator.fc_width 1000000, distillation.stage_three.heads_most_width 64",
         ),
     ],
 )
