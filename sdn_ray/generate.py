@@ -50,6 +50,12 @@ def _parser() -> ArgumentParser:
     parser.add_argument(
         "--seed", type=int, default=0, help="Of the noise, where the model takes some."
     )
+    parser.add_argument(
+        "--first_stage",
+        type=bool,
+        default=False,
+        help="Of StackGAN: draw its first stage's images.",
+    )
     parser.add_argument("--format", type=str, default="png", help="png or parquet.")
     parser.add_argument(
         "--workers", type=int, help="Processes that draw. Default: one a GPU, else one a CPU."

@@ -65,7 +65,7 @@ def test_every_module_is_in_a_room():
     rooms = {name.split(".")[0] for name in MODULES} - {"__init__", "__main__"}
     assert rooms == frozenset().union(*ROWS)
     top = [name for name in MODULES if "." not in name]
-    assert set(top) == COMMANDS | {"config", "pictures", "files", "errors", "__init__", "__main__"}
+    assert set(top) == COMMANDS | {"pictures", "files", "errors", "__init__", "__main__"}
 
 
 def test_imports_go_down():

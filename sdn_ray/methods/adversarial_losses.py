@@ -1,4 +1,5 @@
-"""The losses of GAN-INT-CLS (Reed et al., ICML 2016, sections 4.2 and 4.3; the authors' code).
+"""The losses of GAN-INT-CLS (Reed et al., ICML 2016, sections 4.2 and 4.3; the authors' code),
+which StackGAN (Zhang et al., ICCV 2017, section 3; the authors' code) has, too.
 
 ℓ(s, y) is the binary cross-entropy of logits s with the label y, a mean over the batch, in float32
 whatever the precision of the networks. (x, t) is an image and its caption, x̃ an image of another
@@ -56,6 +57,19 @@ def generator_loss(fake: Tensor) -> Tensor:
     after them, all with weight 1.
     """
     return cross_entropy(fake, 1)
+
+
+def condition_divergence(mean: Tensor, log_deviation: Tensor) -> Tensor:
+    """KL(N(μ, σ²) ‖ N(0, 1)) of StackGAN's conditioning augmentation (eq. 5 of the paper).
+
+    Args:
+        mean: μ, ``(batch, width)`` float32.
+        log_deviation: log σ, the same shape.
+
+    Returns:
+        −log σ + ½ (σ² + μ² − 1), the mean over batch and numbers, as in the authors' code.
+    """
+    return (0.5 * ((2 * log_deviation).exp() + mean.square() - 1) - log_deviation).mean()
 
 
 def interpolated_embeddings(embeddings: Tensor) -> Tensor:

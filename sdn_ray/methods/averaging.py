@@ -39,21 +39,24 @@ class WeightAverage:
     def settle(self, batches: Iterable[tuple[Tensor, ...]]) -> None:
         """Measure means and variances of every batch normalisation, equal weight for each batch.
 
+        Those of a part that stays in eval mode, since it is not trained, are kept.
+
         Args:
             batches: what the generator is called with, the same in every process.
         """
+        self.generator.train()
         normalisations = [
             module
             for module in self.generator.modules()
-            if isinstance(module, nn.modules.batchnorm._BatchNorm)
+            if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training
         ]
         if not normalisations:
+            self.generator.eval()
             return
         momenta = [module.momentum for module in normalisations]
         for module in normalisations:
             module.reset_running_stats()
             module.momentum = None  # which is a plain mean over the batches
-        self.generator.train()
         for batch in batches:
             self.generator(*batch)
         self.generator.eval()

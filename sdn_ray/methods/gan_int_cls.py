@@ -60,7 +60,7 @@ class Adversarial:
 
     def rate(self, step: int, steps: int) -> float:
         """Halved every so many epochs; ``steps`` are those of all epochs."""
-        return self.learning_rate * 0.5 ** (step * self.epochs // steps // self.halving_epochs)
+        return halved(self.learning_rate, step * self.epochs // steps, self.halving_epochs)
 
 
 class GanIntCls:
@@ -141,8 +141,8 @@ class GanIntCls:
         generator, judge = data_parallel(self.generator), data_parallel(self.discriminator)
 
         def step(batch: Batch, noise: Noise) -> Tensor:
-            real = _scaled(batch.images)
-            others = [] if batch.wrong is None else [_scaled(batch.wrong)]
+            real = scaled(batch.images)
+            others = [] if batch.wrong is None else [scaled(batch.wrong)]
             with torch.no_grad(), self.computing.autocast():
                 fake = generator(batch.embeddings, noise(len(real), self.generator.noise_dim))
             with self.computing.autocast():
@@ -178,6 +178,11 @@ class GanIntCls:
         return {"discriminator": self.discriminator, "generator": self.generator}
 
 
-def _scaled(images: Tensor) -> Tensor:
+def halved(rate: float, epoch: int, epochs: int) -> float:
+    """A learning rate in an epoch (from 0), halved every so many ``epochs``."""
+    return rate * 0.5 ** (epoch // epochs)
+
+
+def scaled(images: Tensor) -> Tensor:
     """Bytes to [−1, 1]."""
     return images.float() / 127.5 - 1

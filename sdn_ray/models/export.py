@@ -19,6 +19,7 @@ from sdn_ray.errors import UserError, one_line
 from sdn_ray.files import making_folder, read_json, write_text
 from sdn_ray.models.drawing import draw_samples
 from sdn_ray.models.image_generators import SDN, ImageGenerator, generator_of, method_of
+from sdn_ray.models.stackgan import StackGanGenerator
 from sdn_ray.text.encoders import (
     TextEncoder,
     copied_text_encoder,
@@ -97,6 +98,19 @@ class Model:
                 "encoder; expected a model trained with text.weights"
             )
         return self.text_encoder
+
+    def draw_first_stage(self) -> None:
+        """Have StackGAN draw the images of its first stage, enlarged, from now on.
+
+        Raises:
+            UserError: when the model is no StackGAN of two stages.
+        """
+        if not isinstance(self.generator, StackGanGenerator) or not self.generator.stage_two:
+            raise UserError(
+                f"--first_stage: found true with a model of the method "
+                f"{method_of(self.generator)}, expected a stackgan model of two stages"
+            )
+        self.generator.draws_first = True
 
     def embed(self, captions: Sequence[str]) -> np.ndarray:
         """The captions' embeddings, (captions, embedding_dim) float32."""

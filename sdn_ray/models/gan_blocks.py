@@ -104,23 +104,36 @@ class Residual(nn.Module):
 
 
 @torch.no_grad()
-def initialise(network: nn.Module, seed: int) -> None:
+def initialise(network: nn.Module, seed: int, *, stackgan: bool = False) -> None:
     """Give every weight of a network on the CPU its first value, drawn from ``seed`` alone.
 
     Convolutions N(0, 0.02²); batch normalisation scale N(1, 0.02²), shift 0; linear layers, whose
     weights the authors left to Torch, U(±1/√fan_in) for weights and biases. Running statistics
     begin anew.
+
+    Args:
+        network: whose weights are drawn.
+        seed: of all of them.
+        stackgan: the laws of that method's code: convolutions are cut off at two deviations, linear
+            weights are N(0, 0.02²) and their biases 0.
     """
     random = torch.Generator().manual_seed(seed)
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-            module.weight.normal_(0, _DEVIATION, generator=random)
+            if stackgan:
+                most = 2 * _DEVIATION
+                nn.init.trunc_normal_(module.weight, 0, _DEVIATION, -most, most, generator=random)
+            else:
+                module.weight.normal_(0, _DEVIATION, generator=random)
             if module.bias is not None:
                 module.bias.zero_()
         elif isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
             module.weight.normal_(1, _DEVIATION, generator=random)
             module.bias.zero_()
             module.reset_running_stats()
+        elif isinstance(module, nn.Linear) and stackgan:
+            module.weight.normal_(0, _DEVIATION, generator=random)
+            module.bias.zero_()
         elif isinstance(module, nn.Linear):
             bound = module.in_features**-0.5
             for parameter in module.parameters():

@@ -7,16 +7,16 @@ sizes than 64 lengthen or shorten the same plan, which runs between a map of 4×
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any, overload
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from sdn_ray.errors import UserError
+from sdn_ray.models.caption_judge import SMALLEST_MAP, CaptionJudge
 from sdn_ray.models.gan_blocks import Bottleneck, Down, Tup, initialise, leaky, rectifier
 from sdn_ray.models.whitening import whitening_layer
 
-_SMALLEST_MAP = 4  # pixels a side of the map next to the text
 _MOST_WIDTHS = 8  # channels of the widest map, in widths
 _SMALLEST_IMAGE = 16  # a smaller one has no map of 8×8 for the second bottleneck
 _NARROWING = 4  # of a bottleneck
@@ -52,12 +52,12 @@ class GanIntClsGenerator(nn.Module):
         _check_image_size(image_size)
         self.embedding_dim, self.image_size, self.width = embedding_dim, image_size, width
         self.text_width, self.noise_dim, self.whitened_dim = text_width, noise_dim, whitened_dim
-        widths = _generator_widths(image_size, width)
+        widths = generator_widths(image_size, width)
         self.whitening = whitening_layer(embedding_dim, whitened_dim)
         self.text = nn.Sequential(nn.Linear(whitened_dim or embedding_dim, text_width), leaky())
         # No activation goes before a bottleneck, here as in the authors' code.
         layers: list[nn.Module] = [
-            nn.ConvTranspose2d(noise_dim + text_width, widths[0], _SMALLEST_MAP, bias=False),
+            nn.ConvTranspose2d(noise_dim + text_width, widths[0], SMALLEST_MAP, bias=False),
             nn.BatchNorm2d(widths[0]),
             Bottleneck(widths[0], widths[0] // _NARROWING, rectifier),
             Tup(widths[0], widths[1]),
@@ -99,10 +99,8 @@ class GanIntClsGenerator(nn.Module):
         initialise(self, seed)
 
 
-class GanIntClsDiscriminator(nn.Module):
+class GanIntClsDiscriminator(CaptionJudge):
     """D(x, t): whether an image is real and shows what the caption says, as a logit.
-
-    The first stage of StackGAN has the same discriminator without ``text_norm``.
 
     Args:
         embedding_dim: width of the text embedding φ_t.
@@ -125,59 +123,20 @@ class GanIntClsDiscriminator(nn.Module):
         text_norm: bool = True,
         whitened_dim: int | None = None,
     ) -> None:
-        super().__init__()
         _check_image_size(image_size)
-        self.embedding_dim, self.image_size, self.width = embedding_dim, image_size, width
-        self.text_width, self.text_norm = text_width, text_norm
-        widths = _discriminator_widths(image_size, width)
-        self.image = _image_path(widths)
-        self.whitening = whitening_layer(embedding_dim, whitened_dim)
-        self.text = nn.Sequential(
-            nn.Linear(whitened_dim or embedding_dim, text_width),
-            nn.BatchNorm1d(text_width) if text_norm else nn.Identity(),
-            leaky(),
+        widths = discriminator_widths(image_size, width)
+        super().__init__(
+            _image_path(widths),
+            widths[-1],
+            embedding_dim=embedding_dim,
+            text_width=text_width,
+            text_norm=text_norm,
+            whitened_dim=whitened_dim,
         )
-        self.head = nn.Sequential(
-            nn.Conv2d(widths[-1] + text_width, widths[-1], 1, bias=False),
-            nn.BatchNorm2d(widths[-1]),
-            leaky(),
-            nn.Conv2d(widths[-1], 1, _SMALLEST_MAP, bias=False),
-        )
-
-    @overload
-    def forward(self, images: Tensor, embeddings: Tensor) -> Tensor: ...
-    @overload
-    def forward(self, images: Sequence[Tensor], embeddings: Tensor) -> tuple[Tensor, ...]: ...
-    def forward(
-        self, images: Tensor | Sequence[Tensor], embeddings: Tensor
-    ) -> Tensor | tuple[Tensor, ...]:
-        """Judge a batch, or real, wrong and fake images of the same captions in one call.
-
-        Each batch of a sequence is a pass and a batch normalisation batch of its own, as in the
-        authors' code; one concatenated batch would be another algorithm. It is one call because
-        DistributedDataParallel overwrites the running statistics at the start of each, which can
-        make the backward pass of an earlier call fail (pytorch/pytorch#22095).
-
-        Args:
-            images: in [−1, 1], ``(batch, 3, image_size, image_size)``, or several such.
-            embeddings: φ_t, ``(batch, embedding_dim)``.
-
-        Returns:
-            Logits ``(batch,)``, or as many such as there are batches of images.
-        """
-        if isinstance(images, Tensor):
-            return self._logits(images, embeddings)
-        return tuple(self._logits(batch, embeddings) for batch in images)
 
     def reset_parameters(self, seed: int) -> None:
         """The authors' initial laws, drawn from ``seed`` alone: see `gan_blocks.initialise`."""
         initialise(self, seed)
-
-    def _logits(self, images: Tensor, embeddings: Tensor) -> Tensor:
-        seen = self.image(images)
-        said = self.text(self.whitening(embeddings))[:, :, None, None]
-        said = said.expand(-1, -1, *seen.shape[2:])
-        return self.head(torch.cat([seen, said], dim=1)).flatten()
 
 
 def _image_path(widths: Sequence[int]) -> nn.Sequential:
@@ -192,26 +151,26 @@ def _image_path(widths: Sequence[int]) -> nn.Sequential:
     return nn.Sequential(*layers, Bottleneck(widths[-1], widths[-1] // _NARROWING, leaky))
 
 
-def _generator_widths(image_size: int, width: int) -> list[int]:
+def generator_widths(image_size: int, width: int) -> list[int]:
     """The channels of the maps of 4×4, 8×8 … S/2."""
-    sides = [_SMALLEST_MAP << place for place in range(_halvings(image_size))]
+    sides = [SMALLEST_MAP << place for place in range(halvings(image_size))]
     return [width * min(_MOST_WIDTHS, image_size // (2 * side)) for side in sides]
 
 
-def _discriminator_widths(image_size: int, width: int) -> list[int]:
+def discriminator_widths(image_size: int, width: int) -> list[int]:
     """The channels of the maps of S/2, S/4 … 4×4."""
-    return [width * min(_MOST_WIDTHS, 2**place) for place in range(_halvings(image_size))]
+    return [width * min(_MOST_WIDTHS, 2**place) for place in range(halvings(image_size))]
 
 
-def _halvings(image_size: int) -> int:
+def halvings(image_size: int) -> int:
     """How often an image is halved until it has 4×4 pixels."""
-    return (image_size // _SMALLEST_MAP).bit_length() - 1
+    return (image_size // SMALLEST_MAP).bit_length() - 1
 
 
 def _check_image_size(image_size: int) -> None:
     if image_size < _SMALLEST_IMAGE or image_size & (image_size - 1):
         raise UserError(
             f"dataset.image_size: found {image_size}, expected a power of two, {_SMALLEST_IMAGE} "
-            f"or more, since GAN-INT-CLS doubles a map of {_SMALLEST_MAP}×{_SMALLEST_MAP} pixels "
+            f"or more, since GAN-INT-CLS doubles a map of {SMALLEST_MAP}×{SMALLEST_MAP} pixels "
             "until it is the image"
         )

@@ -10,12 +10,13 @@ from sdn_ray.errors import UserError
 from sdn_ray.models.gan_int_cls import GanIntClsGenerator
 from sdn_ray.models.generator import MODULATED_BY, Activation, Generator, Upsampling
 from sdn_ray.models.plan import Plan
+from sdn_ray.models.stackgan import StackGanGenerator
 
 # Each has `embedding_dim`, `image_size`, `samples`, `noise_dim`, `whitening`, `settings`, and
 # `pixels(embeddings, noise)`.
-ImageGenerator = Generator | GanIntClsGenerator
+ImageGenerator = Generator | GanIntClsGenerator | StackGanGenerator
 
-SDN, GAN_INT_CLS = "sdn", "gan_int_cls"
+SDN, GAN_INT_CLS, STACKGAN = "sdn", "gan_int_cls", "stackgan"
 
 
 class MirrorSettings(TypedDict):
@@ -47,6 +48,19 @@ class GanIntClsSettings(TypedDict):
     whitened_dim: PositiveInt | None
 
 
+class StackGanSettings(TypedDict):
+    """What `StackGanGenerator.settings` gives."""
+
+    embedding_dim: PositiveInt
+    image_size: PositiveInt
+    first_size: PositiveInt
+    width: PositiveInt
+    text_width: PositiveInt
+    z_dim: PositiveInt
+    whitened_dim: PositiveInt | None
+    stage_two: bool
+
+
 def _mirror(settings: MirrorSettings) -> Generator:
     given: dict[str, Any] = {**settings}
     if given.pop("modulated_by", None) != MODULATED_BY and given.get("modulated"):
@@ -61,9 +75,14 @@ def _gan_int_cls(settings: GanIntClsSettings) -> GanIntClsGenerator:
     return GanIntClsGenerator(**settings)
 
 
+def _stackgan(settings: StackGanSettings) -> StackGanGenerator:
+    return StackGanGenerator(**settings)
+
+
 _KINDS: dict[str, tuple[TypeAdapter[Any], Callable[[Any], ImageGenerator]]] = {
     SDN: (TypeAdapter(MirrorSettings), _mirror),
     GAN_INT_CLS: (TypeAdapter(GanIntClsSettings), _gan_int_cls),
+    STACKGAN: (TypeAdapter(StackGanSettings), _stackgan),
 }
 
 
@@ -79,11 +98,13 @@ def generator_of(method: str, settings: Mapping[str, Any]) -> ImageGenerator:
         UserError: settings that do not fit together.
     """
     if method not in _KINDS:
-        raise ValueError(f"method: found {method}, expected {' or '.join(_KINDS)}")
+        raise ValueError(f"method: found {method}, expected one of {', '.join(_KINDS)}")
     adapter, make = _KINDS[method]
     return make(adapter.validate_python(dict(settings), strict=True))
 
 
 def method_of(generator: ImageGenerator) -> str:
     """Which method a generator belongs to."""
-    return SDN if isinstance(generator, Generator) else GAN_INT_CLS
+    if isinstance(generator, Generator):
+        return SDN
+    return GAN_INT_CLS if isinstance(generator, GanIntClsGenerator) else STACKGAN

@@ -47,6 +47,7 @@ class DrawingSettings:
     seed: int = 0  # of the noise, where the model takes some
     format: str = "png"  # of `FORMATS`
     actors: int | None = None  # processes that draw; None: see `pool_size`
+    first_stage: bool = False  # of StackGAN: the first stage's image, enlarged
 
 
 def draw_requests(
@@ -82,6 +83,7 @@ def draw_requests(
             "output": str(output),
             "parquet": settings.format == "parquet",
             "seed": settings.seed,
+            "first_stage": settings.first_stage,
         }
         batches = _batches(images, settings)
         began, done = time.perf_counter(), 0
@@ -109,6 +111,8 @@ def _check_settings(model: Model, settings: DrawingSettings) -> None:
         UserError: naming the option.
     """
     generator = model.generator
+    if settings.first_stage:
+        model.draw_first_stage()
     if generator.noise_dim:
         if settings.samples < 1:
             raise UserError(f"--samples: found {settings.samples}, expected at least 1")
@@ -191,6 +195,7 @@ def _note_request(
         "samples": settings.samples,
         "format": settings.format,
         **({"seed": settings.seed} if model.generator.noise_dim else {}),
+        **({"first_stage": True} if settings.first_stage else {}),
     }
     note = output / REQUEST
     if note.exists():
@@ -239,10 +244,15 @@ class ImageWriter(BatchActor):
         output: folder.
         parquet: a batch is a shard, not one PNG an image.
         seed: of the noise.
+        first_stage: see `DrawingSettings`.
     """
 
-    def __init__(self, model: str, output: str, parquet: bool, seed: int = 0) -> None:
+    def __init__(
+        self, model: str, output: str, parquet: bool, seed: int = 0, first_stage: bool = False
+    ) -> None:
         self._model = load_model(Path(model)).to(use_device())
+        if first_stage:
+            self._model.draw_first_stage()
         self._output, self._parquet, self._seed = Path(output), parquet, seed
 
     def __call__(self, rows: list[Row]) -> int:

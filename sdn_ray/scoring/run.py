@@ -55,7 +55,9 @@ def generate(options: Any, display: Display) -> None:
     model = load_model(folder)
     model.reader()  # refuses a model that has none
     requests = captions or _reference_captions(options, model)
-    settings = DrawingSettings(options.samples, options.seed, options.format, options.workers)
+    settings = DrawingSettings(
+        options.samples, options.seed, options.format, options.workers, options.first_stage
+    )
     count = draw_requests(requests, folder, model, output, settings, display)
     display.line(f"{count} images in {output}, the first on one sheet in {output / 'grid.png'}")
     stop_ray(display)

@@ -4,27 +4,24 @@ from dataclasses import asdict
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sdn_ray.config import ExperimentConfig, GeneratorConfig
 from sdn_ray.data.batches import EncodedImages
 from sdn_ray.distillation.layer_weights import LayerWeights, layer_weights, mean_feature_sizes
 from sdn_ray.distillation.schemes import ADVERSARIAL, STAGE_THREE, Stage, scheme_stages
 from sdn_ray.errors import UserError
-from sdn_ray.methods.gan_int_cls import Adversarial, GanIntCls
 from sdn_ray.methods.method import Stage as LoopStage
 from sdn_ray.methods.sdn import SDN, Computing
 from sdn_ray.methods.sdn_adversarial import Adversary
 from sdn_ray.metrics.evaluation import spread
 from sdn_ray.models.feature_heads import FeatureHeads, last_of_each_group
-from sdn_ray.models.gan_int_cls import GanIntClsDiscriminator, GanIntClsGenerator
 from sdn_ray.models.generator import MODULATED_BY, Generator
-from sdn_ray.models.image_generators import GAN_INT_CLS
 from sdn_ray.models.pixels import normalise
 from sdn_ray.models.plan import Plan
 from sdn_ray.models.teacher import Teacher
-from sdn_ray.models.whitening import Whitening
 from sdn_ray.text.whitening import CaptionWhitening
+from sdn_ray.training.gans import GANS, gan_stages, set_whitening
 
 _SAMPLE_BATCH = 32
 _LATER_GENERATOR_OPTIONS = ("noise_dim", "modulated", "activation")
@@ -53,21 +50,7 @@ def config_stages(config: ExperimentConfig) -> tuple[Stage, ...]:
 
 def method_stages(config: ExperimentConfig) -> tuple[LoopStage, ...]:
     """The stages of a configuration's method."""
-    return (adversarial(config),) if config.method == GAN_INT_CLS else config_stages(config)
-
-
-def adversarial(config: ExperimentConfig) -> Adversarial:
-    """The stage of GAN-INT-CLS that a configuration asks for."""
-    c = config.gan_int_cls
-    return Adversarial(
-        epochs=c.epochs,
-        learning_rate=c.learning_rate,
-        halving_epochs=c.halving_epochs,
-        captions=c.captions_averaged,
-        cls=c.cls,
-        interpolate=c.interpolate,
-        real_label=c.real_label,
-    )
+    return gan_stages(config) if config.method in GANS else config_stages(config)
 
 
 def method_identity(config: ExperimentConfig) -> dict[str, Any]:
@@ -76,8 +59,8 @@ def method_identity(config: ExperimentConfig) -> dict[str, Any]:
     Options that earlier versions did not have are left out where they change nothing: their runs go
     on.
     """
-    if config.method == GAN_INT_CLS:
-        return {"method": config.method, "gan_int_cls": asdict(config.gan_int_cls)}
+    if config.method in GANS:
+        return {"method": config.method, config.method: asdict(getattr(config, config.method))}
     generator, distillation = asdict(config.generator), asdict(config.distillation)
     for name, default in asdict(GeneratorConfig()).items():
         if name in _LATER_GENERATOR_OPTIONS and generator[name] == default:
@@ -120,14 +103,8 @@ def new_generator(
     """
     generator = mirror(config, teacher.plan, embedding_dim, whitening)
     generator.reset_parameters(config.seed)
-    _whiten(generator, whitening)
+    set_whitening(generator, whitening)
     return generator
-
-
-def _whiten(network: nn.Module, whitening: CaptionWhitening | None) -> None:
-    if whitening is not None:
-        assert isinstance(network.whitening, Whitening)
-        network.whitening.set(torch.from_numpy(whitening.mean), torch.from_numpy(whitening.matrix))
 
 
 def new_sdn(
@@ -158,45 +135,6 @@ def new_sdn(
         adversary=new_adversary(config, teacher, data, code_dim, computing.device),
         seed=config.seed,
         computing=computing,
-    )
-
-
-def gan_networks(
-    config: ExperimentConfig, embedding_dim: int, whitened_dim: int | None = None
-) -> tuple[GanIntClsGenerator, GanIntClsDiscriminator]:
-    """Generator and discriminator of GAN-INT-CLS, whose weights are still to be drawn.
-
-    Raises:
-        UserError: an image size that they do not have.
-    """
-    c = config.gan_int_cls
-    shape = {
-        "embedding_dim": embedding_dim,
-        "image_size": config.dataset.image_size,
-        "text_width": c.text_width,
-        "whitened_dim": whitened_dim,
-    }
-    return (
-        GanIntClsGenerator(**shape, width=c.generator_width, noise_dim=c.noise_dim),
-        GanIntClsDiscriminator(**shape, width=c.discriminator_width),
-    )
-
-
-def new_gan_int_cls(
-    config: ExperimentConfig,
-    data: EncodedImages,
-    whitening: CaptionWhitening | None,
-    computing: Computing,
-) -> GanIntCls:
-    """GAN-INT-CLS with its first weights; arguments as of `new_sdn`."""
-    whitened_dim = whitening.dim if whitening else None
-    generator, discriminator = gan_networks(config, data.embeddings.shape[1], whitened_dim)
-    generator.reset_parameters(config.seed)
-    discriminator.reset_parameters(config.seed + 1)
-    for network in (generator, discriminator):
-        _whiten(network, whitening)
-    return GanIntCls(
-        generator, discriminator, adversarial(config), seed=config.seed, computing=computing
     )
 
 

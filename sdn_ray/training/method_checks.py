@@ -3,7 +3,6 @@
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-import torch
 from torch import nn
 
 from sdn_ray.config import (
@@ -11,6 +10,7 @@ from sdn_ray.config import (
     ExperimentConfig,
     GanIntClsConfig,
     GeneratorConfig,
+    StackGanConfig,
     StageThreeConfig,
 )
 from sdn_ray.distillation.layer_weights import check_factors
@@ -18,17 +18,23 @@ from sdn_ray.distillation.schemes import ADVERSARIAL, DIVERSE
 from sdn_ray.errors import UserError
 from sdn_ray.models.feature_heads import GROUP
 from sdn_ray.models.generator import check_modulation
-from sdn_ray.models.image_generators import GAN_INT_CLS, ImageGenerator
+from sdn_ray.models.image_generators import GAN_INT_CLS, SDN, STACKGAN, ImageGenerator
 from sdn_ray.models.plan import Plan
 from sdn_ray.training.build import (
     config_stages,
-    gan_networks,
     heads_levels,
     mirror,
     stage_three_heads,
 )
+from sdn_ray.training.gans import GANS, check_gan, gan_networks
 
-_LEAST_WIDTH = 4  # of a GAN: a bottleneck has a quarter of it
+# Which methods have a section of their own, and what stands in it unless it is set.
+_SECTIONS: tuple[tuple[tuple[str, ...], str, Any], ...] = (
+    ((SDN,), "generator", GeneratorConfig()),
+    ((SDN,), "distillation", DistillationConfig()),
+    ((GAN_INT_CLS,), "gan_int_cls", GanIntClsConfig()),
+    ((STACKGAN,), "stackgan", StackGanConfig()),
+)
 
 
 def check_method(config: ExperimentConfig, plan: Plan) -> None:
@@ -41,15 +47,14 @@ def check_method(config: ExperimentConfig, plan: Plan) -> None:
     Raises:
         UserError: naming the option to change.
     """
-    if config.method == GAN_INT_CLS:
-        whose = f"method {config.method}"
-        _refuse_others(whose, "generator", config.generator, GeneratorConfig())
-        _refuse_others(whose, "distillation", config.distillation, DistillationConfig())
-        _check_gan_int_cls(config)
+    whose = f"method {config.method}"
+    for methods, section, default in _SECTIONS:
+        if config.method not in methods:
+            _refuse_others(whose, section, getattr(config, section), default)
+    if config.method in GANS:
+        _check_norm(config, whose)
+        check_gan(config)
     else:
-        _refuse_others(
-            f"method {config.method}", "gan_int_cls", config.gan_int_cls, GanIntClsConfig()
-        )
         _check_sdn(config, plan)
 
 
@@ -112,30 +117,6 @@ def _check_sdn(config: ExperimentConfig, plan: Plan) -> None:
         _check_norm(config, "generator.batch_norm")
 
 
-def _check_gan_int_cls(config: ExperimentConfig) -> None:
-    options, training = config.gan_int_cls, config.training
-    for name in ("generator_width", "discriminator_width"):
-        if getattr(options, name) < _LEAST_WIDTH:
-            raise UserError(
-                f"gan_int_cls.{name}: found {getattr(options, name)}, expected at least "
-                f"{_LEAST_WIDTH}"
-            )
-    with torch.device("meta"):  # shapes alone
-        new_shape(config, None)  # refuses image sizes
-    _check_norm(config, f"method {config.method}")
-    each = training.batch_size // training.workers
-    if options.interpolate and each % 2:
-        raise UserError(
-            f"training.batch_size: found {each} images for each worker, expected an even number, "
-            "since GAN-INT averages the captions of the two halves of a batch"
-        )
-    if training.compile:
-        raise UserError(
-            "training.compile: found true, which the method gan_int_cls does not have; expected "
-            "false"
-        )
-
-
 def _check_norm(config: ExperimentConfig, what: str) -> None:
     training = config.training
     if training.batch_size // training.workers < 2:
@@ -155,17 +136,17 @@ def new_shape(config: ExperimentConfig, plan: Plan | None) -> ImageGenerator:
     Raises:
         UserError: an image size that it cannot draw.
     """
-    if config.method == GAN_INT_CLS:
+    if config.method in GANS:
         return gan_networks(config, config.text.embedding_dim)[0]
     assert plan is not None
     return mirror(config, plan, config.text.embedding_dim)
 
 
 def judge_shape(config: ExperimentConfig, plan: Plan) -> nn.Module | None:
-    """What is trained beside the generator: a discriminator, or the heads of stage three."""
+    """What is trained beside the generator: discriminators, or the heads of stage three."""
     dim = config.text.embedding_dim
-    if config.method == GAN_INT_CLS:
-        return gan_networks(config, dim)[1]
+    if config.method in GANS:
+        return nn.ModuleList(gan_networks(config, dim)[1])
     if config.distillation.scheme != ADVERSARIAL:
         return None
     return stage_three_heads(config, plan, dim)
@@ -177,9 +158,10 @@ def size_options(config: ExperimentConfig, plan: Plan) -> str:
         f"text.embedding_dim {config.text.embedding_dim}, dataset.image_size "
         f"{config.dataset.image_size}"
     )
-    if config.method == GAN_INT_CLS:
+    if config.method in GANS:
+        options = getattr(config, config.method)
         widths = ("generator_width", "discriminator_width", "text_width")
-        own = (f"gan_int_cls.{name} {getattr(config.gan_int_cls, name)}" for name in widths)
+        own = (f"{config.method}.{name} {getattr(options, name)}" for name in widths)
         return f"{', '.join(own)}, {shared}"
     if config.distillation.scheme == ADVERSARIAL:
         width = config.distillation.stage_three.heads_most_width

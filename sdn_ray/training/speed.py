@@ -31,8 +31,9 @@ from sdn_ray.models.generator import Generator
 from sdn_ray.models.pixels import normalise
 from sdn_ray.models.plan import Plan
 from sdn_ray.models.teacher import Teacher, load_teacher
-from sdn_ray.training.build import new_adversary, new_gan_int_cls, new_generator
+from sdn_ray.training.build import new_adversary, new_generator
 from sdn_ray.training.checks import check_memory
+from sdn_ray.training.gans import new_gan
 
 _WARM_UP_BLOCKS = 1
 _MATRIX = 4096
@@ -92,7 +93,7 @@ def _method(
     computing = Computing(precision, config.training.compile, device)
     data = _data(config, _random_images(config, config.training.batch_size))
     if not isinstance(stage, Stage):
-        return new_gan_int_cls(config, data, None, computing)
+        return new_gan(config, config.text.embedding_dim, None, computing, (stage,))
     weights = layer_weights("mean", {}, teacher.plan, config.dataset.image_size)
     generator = _generator(config, teacher, stage)
     adversary = new_adversary(config, teacher, data, config.text.embedding_dim, device)

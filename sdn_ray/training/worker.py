@@ -23,7 +23,6 @@ from sdn_ray.methods.checkpoints import (
     remove_partial_files,
     save_checkpoint,
 )
-from sdn_ray.methods.gan_int_cls import GanIntCls
 from sdn_ray.methods.loop import (
     EpochResult,
     Hooks,
@@ -40,7 +39,7 @@ from sdn_ray.metrics.evaluation import TEST_SPLITS, evaluate_generator, spread
 from sdn_ray.models.classifiers import Classifier, load_classifier
 from sdn_ray.models.drawing import draw_images, draw_samples
 from sdn_ray.models.export import export_model
-from sdn_ray.models.image_generators import GAN_INT_CLS, ImageGenerator
+from sdn_ray.models.image_generators import ImageGenerator
 from sdn_ray.models.teacher import load_teacher
 from sdn_ray.pictures import captioned_grid, loss_curves
 from sdn_ray.runs.folder import check_same, forget_epochs_after, note_epoch, read_metrics
@@ -50,9 +49,9 @@ from sdn_ray.training.build import (
     average_decay,
     config_weights,
     method_identity,
-    new_gan_int_cls,
     new_sdn,
 )
+from sdn_ray.training.gans import GANS, Gan, new_gan
 from sdn_ray.training.job import TrainingJob, WorkerContext
 from sdn_ray.training.records import (
     CURVES,
@@ -187,15 +186,15 @@ class Worker:
                 self.terminal.line(f"going on from step {done} of {total} ({path.name})")
         return run
 
-    def _new_method(self, state: dict[str, Any] | None) -> SDN | GanIntCls:
+    def _new_method(self, state: dict[str, Any] | None) -> SDN | Gan:
         """The networks with their first weights; a checkpoint knows the weights of the layers."""
         config, options = self.config, self.config.training
         self._teacher = load_teacher(str(self.job.teacher), config.teacher.plan)
         whitening = load_whitening(self.job.whitening) if self.job.whitening else None
         computing = Computing(settled(options.precision), options.compile, self.device)
-        if config.method == GAN_INT_CLS:
+        if config.method in GANS:
             self._teacher.to(self.device)  # which measures alone
-            return new_gan_int_cls(config, self.train_data, whitening, computing)
+            return new_gan(config, self.train_data.embeddings.shape[1], whitening, computing)
         if state:
             weights = stored_weights(state["networks"])
         else:

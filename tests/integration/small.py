@@ -27,7 +27,7 @@ from sdn_ray.training.worker import run_job
 CONFIG = """
 dataset:
   name: synthetic_flowers
-  image_size: 16
+  image_size: {image_size}
   validation_classes: {validation_classes}
   cache: {cache}
 teacher: {{weights: fit, plan: "4,M,8,M,8", fit: {{epochs: 1}}}}
@@ -63,7 +63,14 @@ distillation:
 method: gan_int_cls
 gan_int_cls: {epochs: 3, generator_width: 8, discriminator_width: 8, text_width: 8, noise_dim: 4}
 """,
+    "stackgan": """
+method: stackgan
+stackgan:
+  {first_size: 16, generator_width: 8, discriminator_width: 8, text_width: 8, noise_dim: 4,
+   stage_one: {epochs: 2}, stage_two: {epochs: 1}}
+""",
 }
+IMAGE_SIZES = {"stackgan": 32}  # others: 16
 
 
 def write_config(
@@ -79,6 +86,7 @@ def write_config(
         folder=folder,
         validation_classes=validation_classes,
         method=METHODS[method].strip(),
+        image_size=IMAGE_SIZES.get(method, 16),
     )
     path.write_text(text)
     return path

@@ -1,4 +1,4 @@
-"""Both adversarial methods through configuration, worker, export and drawing."""
+"""All adversarial methods through configuration, worker, export and drawing."""
 
 import json
 from itertools import count
@@ -15,6 +15,7 @@ STEPS = 30  # of three epochs of 10
 TERMS = {
     "sdn_adversarial": {"heads_real", "heads_wrong", "heads_fake", "generator"},
     "gan_int_cls": {"d_real", "d_wrong", "d_fake", "g"},
+    "stackgan": {"d_real", "d_wrong", "d_fake", "g", "kl"},
 }
 
 
@@ -74,3 +75,12 @@ def test_a_caption_has_as_many_pictures_as_one_asks_for(trained, tmp_path):
     arguments = ["diverse", "--model", str(model), "--text", *captions, "--output", str(sheet)]
     assert run_command(figures.main, arguments) == 0
     assert Image.open(sheet).width > 6 * 16
+
+
+@pytest.mark.parametrize("trained", ["stackgan"], indirect=True)
+def test_the_first_stage_of_stackgan_can_be_drawn(trained, tmp_path):
+    model, options = trained[2] / "model", ("--text", "a red flower", "--seed", 1)
+    whole = drawn(model, tmp_path / "whole", *options)["00000.png"]
+    first = drawn(model, tmp_path / "first", *options, "--first_stage", "true")["00000.png"]
+    assert first.shape == whole.shape == (32, 32, 3)
+    assert (first != whole).any()

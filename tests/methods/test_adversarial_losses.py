@@ -6,6 +6,7 @@ import torch
 
 from sdn_ray.errors import UserError
 from sdn_ray.methods.adversarial_losses import (
+    condition_divergence,
     cross_entropy,
     discriminator_loss,
     generator_loss,
@@ -122,3 +123,20 @@ def test_an_odd_batch_has_no_halves(batch):
         f"training.batch_size: found {batch} images, expected an even number, "
         "since GAN-INT averages the captions of the two halves of a batch"
     )
+
+
+def test_the_divergence_of_codes_is_zero_for_the_normal_law():
+    assert condition_divergence(torch.zeros(3, 4), torch.zeros(3, 4)).item() == 0
+
+
+def test_the_divergence_of_codes_and_its_gradients_by_hand():
+    """−log σ + ½ (σ² + μ² − 1); by μ it is μ, by log σ it is σ² − 1, over all numbers."""
+    draws = np.random.default_rng(0)
+    mean, log = draws.normal(size=(2, 3, 4))
+    inputs = [torch.tensor(one, requires_grad=True) for one in (mean, log)]
+    found = condition_divergence(*inputs)
+    variance = np.exp(log) ** 2
+    assert found.item() == pytest.approx(np.mean(-log + (variance + mean**2 - 1) / 2))
+    found.backward()
+    np.testing.assert_allclose(inputs[0].grad, mean / 12)
+    np.testing.assert_allclose(inputs[1].grad, (variance - 1) / 12)

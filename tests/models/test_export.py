@@ -11,6 +11,7 @@ from sdn_ray.models.export import CONFIG, GENERATOR, export_model, load_model
 from sdn_ray.models.gan_int_cls import GanIntClsGenerator
 from sdn_ray.models.generator import Generator
 from sdn_ray.models.plan import Plan
+from sdn_ray.models.stackgan import StackGanGenerator
 from sdn_ray.text.char_cnn_rnn import CharCnnRnn
 from sdn_ray.text.encoders import ENCODER_FILE
 
@@ -196,7 +197,18 @@ def new_gan():
     return generator
 
 
-@pytest.mark.parametrize(("make", "method"), [(new_modulated, "sdn"), (new_gan, "gan_int_cls")])
+def new_stackgan():
+    generator = StackGanGenerator(
+        5, image_size=32, first_size=16, width=4, text_width=1, z_dim=1, whitened_dim=None
+    )
+    generator.reset_parameters(0)
+    return generator
+
+
+@pytest.mark.parametrize(
+    ("make", "method"),
+    [(new_modulated, "sdn"), (new_gan, "gan_int_cls"), (new_stackgan, "stackgan")],
+)
 def test_a_generator_that_takes_noise_draws_the_same_after_a_round_trip(tmp_path, make, method):
     generator = make()
     with torch.no_grad():
@@ -248,7 +260,7 @@ def test_a_modulated_model_of_earlier_versions_is_refused_in_words(tmp_path):
 @pytest.mark.parametrize(
     ("method", "words"),
     [
-        ("stack_gan", "method: found stack_gan, expected sdn or gan_int_cls"),
+        ("stack_gan", "method: found stack_gan, expected one of sdn, gan_int_cls, stackgan"),
         (None, "method"),
         (3, "method"),
         ("gan_int_cls", "width"),  # whose settings are others
@@ -281,3 +293,20 @@ def test_settings_that_no_gan_has_are_named(tmp_path, change):
     with pytest.raises(UserError, match=r"config\.json") as error:
         load_model(tmp_path / "model")
     assert next(iter(change)) in str(error.value)
+
+
+def test_the_first_stage_of_stackgan_alone(tmp_path):
+    export_model(tmp_path / "model", new_stackgan(), None, {})
+    model = load_model(tmp_path / "model")
+    whole = np.concatenate(list(draw_samples(model.generator, EMBEDDINGS)))
+    model.draw_first_stage()
+    first = np.concatenate(list(draw_samples(model.generator, EMBEDDINGS)))
+    assert first.shape == whole.shape
+    assert (first != whole).any()
+    export_model(tmp_path / "other", new_gan(), None, {})
+    with pytest.raises(UserError) as error:
+        load_model(tmp_path / "other").draw_first_stage()
+    assert str(error.value) == (
+        "--first_stage: found true with a model of the method gan_int_cls, expected a stackgan "
+        "model of two stages"
+    )

@@ -10,10 +10,12 @@ from sdn_ray.config import (
     ExperimentConfig,
     GanIntClsConfig,
     GeneratorConfig,
+    StackGanConfig,
     StageConfig,
     StageThreeConfig,
     TrainingConfig,
 )
+from sdn_ray.config.gans import StackStageConfig
 from sdn_ray.errors import UserError
 from sdn_ray.models.plan import Plan
 from sdn_ray.training.build import method_identity
@@ -30,6 +32,7 @@ def config_of(method="sdn", **sections):
         "generator": GeneratorConfig,
         "distillation": DistillationConfig,
         "gan_int_cls": GanIntClsConfig,
+        "stackgan": StackGanConfig,
         "training": TrainingConfig,
         "dataset": DatasetConfig,
     }
@@ -39,6 +42,15 @@ def config_of(method="sdn", **sections):
 
 def gan(**sections):
     return config_of("gan_int_cls", **sections)
+
+
+def stackgan(size=64, first=16, one=1, two=1, **sections):
+    own = {
+        "first_size": first,
+        "stage_one": StackStageConfig(epochs=one),
+        "stage_two": StackStageConfig(epochs=two),
+    } | sections.pop("stackgan", {})
+    return config_of("stackgan", stackgan=own, **{"dataset": {"image_size": size}} | sections)
 
 
 def adversarial(training=None, generator=None, stage_three=None, **distillation):
@@ -76,6 +88,11 @@ def refusal(config):
         gan(gan_int_cls={"generator_width": 4, "discriminator_width": 4, "noise_dim": 3}),
         gan(gan_int_cls={"interpolate": False}, training={"batch_size": 3}),
         gan(dataset={"image_size": 16}),
+        stackgan(),
+        stackgan(256, 64),
+        stackgan(32, 32, two=0),
+        stackgan(training={"batch_size": 3}),
+        stackgan(256, 64, stackgan={"generator_width": 4, "discriminator_width": 4}),
     ],
 )
 def test_what_a_method_can_train_with(config):
@@ -87,6 +104,9 @@ def test_what_a_method_can_train_with(config):
     [
         (config_of(gan_int_cls={"epochs": 3}), "gan_int_cls.epochs", "3"),
         (config_of(gan_int_cls={"cls": False}), "gan_int_cls.cls", "False"),
+        (config_of(stackgan={"noise_dim": 3}), "stackgan.noise_dim", "3"),
+        (gan(stackgan={"kl_weight": 1.0}), "stackgan.kl_weight", "1.0"),
+        (stackgan(gan_int_cls={"epochs": 3}), "gan_int_cls.epochs", "3"),
         (gan(generator={"noise_dim": 5}), "generator.noise_dim", "5"),
         (gan(generator={"fc_width": 64}), "generator.fc_width", "64"),
         (gan(distillation={"scheme": "joint"}), "distillation.scheme", "joint"),
@@ -223,8 +243,54 @@ def test_what_gan_int_cls_refuses(config, words):
 
 
 @pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        (stackgan(one=0), "stackgan.stage_one.epochs: found 0, expected at least 1"),
+        (
+            stackgan(48, 12),
+            "stackgan.first_size: found 12, expected a power of two, 16 or more",
+        ),
+        (stackgan(48, 24), "stackgan.first_size: found 24, expected a power of two, 16 or more"),
+        (
+            stackgan(48, 16),
+            "dataset.image_size: found 48, expected a power of two above stackgan.first_size, "
+            "which is 16, since stage two enlarges its images; or stackgan.stage_two.epochs 0",
+        ),
+        (stackgan(64, 64), "dataset.image_size: found 64, expected a power of two above"),
+        (
+            stackgan(64, 32, two=0),
+            "stackgan.first_size: found 32 with stackgan.stage_two.epochs 0, expected "
+            "dataset.image_size, which is 64, or epochs of stage two",
+        ),
+        (
+            stackgan(512, 16, stackgan={"generator_width": 31}),
+            "stackgan.generator_width: found 31, expected at least 32",
+        ),
+        (
+            stackgan(stackgan={"discriminator_width": 3}),
+            "stackgan.discriminator_width: found 3, expected at least 4",
+        ),
+        (
+            stackgan(training={"compile": True}),
+            "training.compile: found true, which the method stackgan does not have",
+        ),
+        (
+            stackgan(training={"batch_size": 2, "workers": 2}),
+            "method stackgan: needs at least 2 images a worker",
+        ),
+    ],
+)
+def test_what_stackgan_refuses(config, words):
+    assert refusal(config).startswith(words)
+
+
+@pytest.mark.parametrize(
     ("config", "option"),
     [
+        (
+            stackgan(stackgan={"discriminator_width": 100_000}),
+            "stackgan.generator_width 128, stackgan.discriminator_width 100000",
+        ),
         (gan(gan_int_cls={"generator_width": 100_000}), "gan_int_cls.generator_width 100000"),
         (gan(gan_int_cls={"discriminator_width": 100_000}), "discriminator_width 100000"),
         (

@@ -11,9 +11,10 @@ from jsonargparse.typing import (
     PositiveInt,
 )
 
+from sdn_ray.config.gans import GanIntClsConfig, StackGanConfig
 from sdn_ray.errors import checked
 
-MethodName = Literal["sdn", "gan_int_cls"]
+MethodName = Literal["sdn", "gan_int_cls", "stackgan"]
 Scheme = Literal[
     "image", "stage_one", "stage_two", "joint", "sdn", "sdn_diverse", "sdn_adversarial"
 ]
@@ -227,42 +228,6 @@ class DistillationConfig:
 
 @dataclass(frozen=True)
 @checked
-class GanIntClsConfig:
-    """GAN-INT-CLS (Reed et al., ICML 2016); the defaults are the authors'.
-
-    Outside this section three things are not: images are mirrored, but not cropped (theirs are cut
-    from images of 76/64 of the size), captions are whitened unless `text.whiten` is false, and
-    `training.batch_size` is smaller than their 64.
-
-    Args:
-        epochs: Passes over the training images.
-        learning_rate: Of both Adams in the first epochs.
-        halving_epochs: Epochs after which the rate is halved, again and again.
-        captions_averaged: Captions of an image whose embeddings are averaged in a step.
-        cls: Show the discriminator photographs with captions of other classes, too.
-        interpolate: Train the generator on captions between captions, too ("INT").
-        real_label: What the discriminator is to say of photographs.
-        generator_width: Channels of the generator's last map; the first has up to 8 times as many.
-        discriminator_width: Channels of the discriminator's first map.
-        text_width: To how many numbers both compress a caption.
-        noise_dim: How many normal numbers are drawn beside the caption.
-    """
-
-    epochs: PositiveInt = 600
-    learning_rate: PositiveFloat = 2e-4
-    halving_epochs: PositiveInt = 100
-    captions_averaged: PositiveInt = 4
-    cls: bool = True
-    interpolate: bool = True
-    real_label: ClosedUnitInterval = 1.0
-    generator_width: PositiveInt = 128
-    discriminator_width: PositiveInt = 64
-    text_width: PositiveInt = 128
-    noise_dim: PositiveInt = 100
-
-
-@dataclass(frozen=True)
-@checked
 class TrainingConfig:
     """How the training loop runs.
 
@@ -341,7 +306,8 @@ class ExperimentConfig:
     """Everything that settles a training run.
 
     Args:
-        method: sdn, whose options are generator and distillation, or gan_int_cls.
+        method: sdn, whose options are generator and distillation, or gan_int_cls or stackgan, whose
+            options are the section of that name.
         seed: Of the weights, of the order of the images, of captions and flips.
         storage: Where checkpoints and the finished model are kept besides the run folder: a URI
             such as s3://bucket/folder, or a mounted folder.
@@ -356,6 +322,7 @@ class ExperimentConfig:
     generator: GeneratorConfig = field(default_factory=GeneratorConfig)
     distillation: DistillationConfig = field(default_factory=DistillationConfig)
     gan_int_cls: GanIntClsConfig = field(default_factory=GanIntClsConfig)
+    stackgan: StackGanConfig = field(default_factory=StackGanConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)

@@ -1,0 +1,214 @@
+"""StackGAN (Zhang et al., ICCV 2017) as a method of the loop: two GANs, one after the other."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from sdn_ray.data.batches import Batch, Rows
+from sdn_ray.methods.adversarial_losses import (
+    condition_divergence,
+    discriminator_loss,
+    generator_loss,
+)
+from sdn_ray.methods.gan_int_cls import BETAS, halved, scaled
+from sdn_ray.methods.method import Noise, Step, update, with_settling_noise
+from sdn_ray.methods.sdn import Computing
+from sdn_ray.methods.workers import data_parallel, with_whole_batches
+from sdn_ray.models.caption_judge import CaptionJudge
+from sdn_ray.models.stackgan import Drawn, StackGanGenerator
+
+STAGE_ONE, STAGE_TWO = "stage_one", "stage_two"
+_MOST_DIVERGENCE = 100.0  # of captions' codes; beyond it their deviations explode
+
+
+@dataclass(frozen=True)
+class StackStage:
+    """One of the two stages; the defaults are the authors'.
+
+    Args:
+        name: stage_one or stage_two.
+        epochs: passes over the training images.
+        learning_rate: of both networks in the first epochs.
+        halving_epochs: epochs after which the rate is halved, again and again.
+        captions: of an image whose embeddings are averaged in a step.
+    """
+
+    name: str
+    epochs: int = 600
+    learning_rate: float = 2e-4
+    halving_epochs: int = 50
+    captions: int = 4
+
+    adversarial = True
+
+    @property
+    def rate_options(self) -> str:
+        """Where the configuration has its learning rate."""
+        return f"stackgan.{self.name}.learning_rate"
+
+    @property
+    def rows(self) -> Rows:
+        """A wrong image, and several captions."""
+        return Rows(wrong=True, captions=self.captions)
+
+    def rate(self, step: int, steps: int) -> float:
+        """Halved every so many epochs; ``steps`` are those of all epochs of the stage."""
+        return halved(self.learning_rate, step * self.epochs // steps, self.halving_epochs)
+
+
+class StackGan:
+    """A generator of small images, then one that makes them large; each has a discriminator.
+
+    Args:
+        generator: both, with their first weights.
+        discriminators: of each stage by its name, with their first weights.
+        stages: what is trained.
+        kl_weight: of the divergence of captions' codes in L_G.
+        seed: of the noise with which an average's statistics are measured.
+        computing: how; the steps are not compiled.
+    """
+
+    name = "stackgan"
+
+    def __init__(
+        self,
+        generator: StackGanGenerator,
+        discriminators: Mapping[str, CaptionJudge],
+        stages: tuple[StackStage, ...],
+        *,
+        kl_weight: float = 2.0,
+        seed: int = 0,
+        computing: Computing | None = None,
+    ) -> None:
+        self.computing = computing or Computing()
+        self.device = torch.device(self.computing.device)
+        self.generator = generator.to(self.device).to(memory_format=torch.channels_last)
+        self.discriminators = nn.ModuleDict(
+            {
+                name: discriminator.to(self.device).to(memory_format=torch.channels_last)
+                for name, discriminator in discriminators.items()
+            }
+        )
+        with_whole_batches(self.generator, self.device)
+        with_whole_batches(self.discriminators, self.device)
+        self._stages, self.kl_weight, self.seed = stages, kl_weight, seed
+
+    @property
+    def stages(self) -> tuple[StackStage, ...]:
+        """One or two."""
+        return self._stages
+
+    def terms(self, stage: StackStage) -> tuple[str, ...]:
+        """L_D's terms, L_G's, D's mean probabilities, and the size of the codes: E|μ| and E σ."""
+        losses = ("d_real", "d_wrong", "d_fake", "g", "kl")
+        seen = ("probability_real", "probability_wrong", "probability_fake")
+        return (*losses, *seen, "condition_mean", "condition_deviation")
+
+    def losses(self, stage: StackStage) -> int:
+        """L_D's and L_G's."""
+        return 5
+
+    def drawn_from(self, embeddings: Iterable[Tensor]) -> Iterator[tuple[Tensor, ...]]:
+        """Embeddings and noise."""
+        return with_settling_noise(embeddings, self.generator.noise_dim, self.seed, self.device)
+
+    def trained_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Those of all networks."""
+        for own, parameter in self.generator.named_parameters():
+            yield f"generator.{own}", parameter
+        for own, parameter in self.discriminators.named_parameters():
+            yield f"discriminators.{own}", parameter
+
+    def training_state(self) -> dict[str, Any]:
+        """All networks, and which stage's image is drawn."""
+        return {
+            "generator": self.generator.state_dict(),
+            "discriminators": self.discriminators.state_dict(),
+            "draws_first": self.generator.draws_first,
+        }
+
+    def load_training_state(self, state: dict[str, Any]) -> None:
+        """Become what `training_state` told of."""
+        self.generator.load_state_dict(state["generator"])
+        self.discriminators.load_state_dict(state["discriminators"])
+        self.generator.draws_first = state["draws_first"]
+
+    def begin(self, stage: StackStage) -> dict[str, torch.optim.Optimizer]:
+        """Two Adams; below stage two the first one's weights and statistics stand still."""
+        self.generator.draws_first = stage.name == STAGE_ONE
+        self.generator.first.requires_grad_(self.generator.draws_first)
+        networks = {"discriminator": self.discriminators[stage.name], "generator": self._own(stage)}
+        rate = stage.learning_rate
+        return {
+            name: torch.optim.Adam(network.parameters(), lr=rate, betas=BETAS, fused=True)
+            for name, network in networks.items()
+        }
+
+    def steps(self, stage: StackStage, optimizers: dict[str, torch.optim.Optimizer]) -> Step:
+        """One update of the discriminator, then one of the generator against the new one."""
+        self.generator.train()
+        discriminator = self.discriminators[stage.name].train()
+        draw, judge = self._drawing(stage), data_parallel(discriminator)
+        size = self.generator.first_size if stage.name == STAGE_ONE else self.generator.image_size
+
+        def step(batch: Batch, noise: Noise) -> Tensor:
+            assert batch.wrong is not None
+            real, wrong = (_of_size(scaled(images), size) for images in (batch.images, batch.wrong))
+            with torch.no_grad(), self.computing.autocast():
+                fake = draw(batch.embeddings, noise)[0]
+            with self.computing.autocast():
+                logits = judge([real, wrong, fake], batch.embeddings)
+            loss = discriminator_loss(*logits)
+            update(optimizers["discriminator"], loss.total)
+            # Frozen, and without its workers: its gradients are nobody's.
+            discriminator.requires_grad_(False)
+            with self.computing.autocast():
+                images, mean, log_deviation = draw(batch.embeddings, noise)
+                wish = generator_loss(discriminator(images, batch.embeddings))
+            discriminator.requires_grad_(True)
+            divergence = condition_divergence(mean, log_deviation)
+            update(optimizers["generator"], wish + self.kl_weight * divergence)
+            with torch.no_grad():
+                # Told as infinite, by which the loop knows that the training has diverged.
+                kl = self.kl_weight * divergence.masked_fill(
+                    divergence > _MOST_DIVERGENCE, torch.inf
+                )
+                seen = [one.float().sigmoid().mean() for one in logits]
+                codes = [mean.abs().mean(), log_deviation.exp().mean()]
+                return torch.cat([loss.terms, torch.stack([wish.detach(), kl, *seen, *codes])])
+
+        return step
+
+    def _own(self, stage: StackStage) -> nn.Module:
+        """The generator that a stage trains."""
+        if stage.name == STAGE_ONE:
+            return self.generator.first
+        assert self.generator.second is not None
+        return self.generator.second
+
+    def _drawing(self, stage: StackStage) -> Callable[[Tensor, Noise], Drawn]:
+        """From embeddings and fresh noise to a stage's images, their μ and log σ."""
+        own, generator = data_parallel(self._own(stage)), self.generator
+
+        def draw(embeddings: Tensor, noise: Noise) -> Drawn:
+            codes = generator.whitening(embeddings)
+            z, *condition = generator.split(noise(len(embeddings), generator.noise_dim))
+            if stage.name == STAGE_ONE:
+                return own(codes, z, condition[0])
+            with torch.no_grad():
+                images = generator.first(codes, z, condition[0])[0]
+            return own(images, codes, condition[1])
+
+        return draw
+
+
+def _of_size(images: Tensor, side: int) -> Tensor:
+    """Photographs as large as a stage's images, in [−1, 1]."""
+    if images.shape[-1] == side:
+        return images
+    smaller = functional.interpolate(images, (side, side), mode="bicubic", antialias=True)
+    return smaller.clamp(-1, 1).contiguous(memory_format=torch.channels_last)
