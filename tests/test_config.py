@@ -106,7 +106,14 @@ def test_paper_presets_are_the_papers(name):
     "name",
     [
         *("quickstart", "flowers_drawn", "flowers64", "flowers64_adversarial"),
-        *("gan_int_cls_flowers64", "stackgan_flowers64", "table3", "paper_cub", "paper_flowers"),
+        *(
+            "gan_int_cls_flowers64",
+            "stackgan_flowers64",
+            "table1_flowers64",
+            "table3",
+            "paper_cub",
+            "paper_flowers",
+        ),
     ],
 )
 def test_presets_read(name):

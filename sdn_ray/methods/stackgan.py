@@ -138,7 +138,10 @@ class StackGan:
         self.generator.draws_first = state["draws_first"]
 
     def begin(self, stage: StackStage) -> dict[str, torch.optim.Optimizer]:
-        """Two Adams; below stage two the first one's weights and statistics stand still."""
+        """Two Adams; below stage two the first one's weights and statistics stand still.
+
+        They are its last ones, whether or not their average was scored until then.
+        """
         self.generator.draws_first = stage.name == STAGE_ONE
         self.generator.first.requires_grad_(self.generator.draws_first)
         networks = {"discriminator": self.discriminators[stage.name], "generator": self._own(stage)}
@@ -174,7 +177,7 @@ class StackGan:
             update(optimizers["generator"], wish + self.kl_weight * divergence)
             with torch.no_grad():
                 # Told as infinite, by which the loop knows that the training has diverged.
-                kl = self.kl_weight * divergence.masked_fill(
+                kl = (self.kl_weight * divergence).masked_fill(
                     divergence > _MOST_DIVERGENCE, torch.inf
                 )
                 seen = [one.float().sigmoid().mean() for one in logits]

@@ -181,6 +181,9 @@ class StackGanGenerator(nn.Module):
         whitened_dim: width of the whitened embedding (the authors': none).
         stage_two: whether there is one.
 
+    Raises:
+        ValueError: when a size is no power of two from 16 on, or the image not the larger.
+
     Attributes:
         noise_dim: normal numbers of a drawing: z, then ε of each stage.
         draws_first: draw stage one's image, enlarged to S.
@@ -200,6 +203,7 @@ class StackGanGenerator(nn.Module):
         stage_two: bool = True,
     ) -> None:
         super().__init__()
+        _check_sizes(first_size, image_size, stage_two)
         self.embedding_dim, self.image_size, self.first_size = embedding_dim, image_size, first_size
         self.width, self.text_width, self.z_dim = width, text_width, z_dim
         self.whitened_dim, self.stage_two = whitened_dim, stage_two
@@ -332,6 +336,19 @@ class StageTwoDiscriminator(CaptionJudge):
     def reset_parameters(self, seed: int) -> None:
         """The authors' initial laws, drawn from ``seed`` alone: see `gan_blocks.initialise`."""
         initialise(self, seed, stackgan=True)
+
+
+def _check_sizes(first_size: int, image_size: int, stage_two: bool) -> None:
+    for name, size in (("first_size", first_size), ("image_size", image_size)):
+        if size < SMALLEST_FIRST or size & (size - 1):
+            raise ValueError(
+                f"{name}: found {size}, expected a power of two, {SMALLEST_FIRST} or more"
+            )
+    if (image_size > first_size) != stage_two or image_size < first_size:
+        relation = "above" if stage_two else "equal to"
+        raise ValueError(
+            f"image_size: found {image_size}, expected it {relation} first_size, {first_size}"
+        )
 
 
 def least_width(first_size: int, image_size: int) -> int:

@@ -195,11 +195,12 @@ def _note_request(
         "samples": settings.samples,
         "format": settings.format,
         **({"seed": settings.seed} if model.generator.noise_dim else {}),
-        **({"first_stage": True} if settings.first_stage else {}),
+        "first_stage": settings.first_stage,
     }
     note = output / REQUEST
     if note.exists():
         before = read_json(note, dict[str, Any], "the request that the folder was begun with")
+        before.setdefault("first_stage", False)  # of earlier versions
         different = [name for name in request if before.get(name) != request[name]]
         if different:
             raise UserError(
@@ -212,7 +213,8 @@ def _note_request(
     origin = {
         "config": {"dataset": {"name": dataset}},
         "split": model.origin.get("split"),
-        "tracked": model.origin.get("tracked"),
+        # The scores of its first stage's images would stand among the model's own.
+        "tracked": None if settings.first_stage else model.origin.get("tracked"),
     }
     write_text(note, json.dumps(request | {"model": str(folder), "origin": origin}, indent=1))
 

@@ -36,7 +36,7 @@ from sdn_ray.scoring.image_sets import (
     origins_of,
     usable,
 )
-from sdn_ray.scoring.report import print_reports, set_report
+from sdn_ray.scoring.report import SetReport, print_reports, set_report
 from sdn_ray.scoring.score import score_sets
 from sdn_ray.scoring.text_encoder import score_text_encoder
 
@@ -118,6 +118,38 @@ def evaluate(options: Any, output: Path | None, display: Display) -> None:
     entries = (
         [model_entry(options.model)] if options.model is not None else image_entries(options.images)
     )
+    sets, reports = score_entries(options, entries, display)
+    print_reports(reports, display.console)
+    if output:
+        entries_found = {report.name: asdict(report) for report in reports}
+        write_text(output, json.dumps(entries_found, indent=1) + "\n")
+        display.line(f"written to {output}")
+    display.wait("recording in MLflow")
+    for one, report in zip(sets, reports, strict=True):
+        if one.tracked is not None:
+            recorder = Recorder(one.tracked)
+            recorder.metrics(report.metrics(), 0)
+            if output:
+                recorder.file(output, "evaluate")
+    stop_ray(display)
+
+
+def score_entries(
+    options: Any, entries: Sequence[Entry], display: Display
+) -> tuple[list[ScoredSet], list[SetReport]]:
+    """Score sets of images, each by itself.
+
+    Args:
+        options: of `sdn_ray.evaluate`, but for those that name sets and output.
+        entries: folders of images, or models.
+        display: shows how far it has come.
+
+    Returns:
+        The sets without what is left out of them, and a report of each.
+
+    Raises:
+        UserError: an option, a model or an image is not as expected.
+    """
     with ExitStack() as stack:
         real = _real_images(options, entries, display)
         named = _named_colors(options, entries)
@@ -140,19 +172,7 @@ def evaluate(options: Any, output: Path | None, display: Display) -> None:
             set_report(one.name, found, classifier, options, reasons, colors)
             for (one, reasons), found in zip(left_out, gathered, strict=True)
         ]
-    print_reports(reports, display.console)
-    if output:
-        entries_found = {report.name: asdict(report) for report in reports}
-        write_text(output, json.dumps(entries_found, indent=1) + "\n")
-        display.line(f"written to {output}")
-    display.wait("recording in MLflow")
-    for one, report in zip(sets, reports, strict=True):
-        if one.tracked is not None:
-            recorder = Recorder(one.tracked)
-            recorder.metrics(report.metrics(), 0)
-            if output:
-                recorder.file(output, "evaluate")
-    stop_ray(display)
+    return sets, reports
 
 
 def _classifier_settings(options: Any) -> dict[str, Any]:

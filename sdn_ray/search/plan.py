@@ -19,6 +19,7 @@ from sdn_ray.search.space import SCHEME, SearchSpace, read_search_space
 from sdn_ray.training.checks import check_experiment
 
 CLASSIFIER_SCORE = "classifier_score"
+_OTHER_STAGES = (SCHEME, "method", "stackgan.stage_two.epochs")  # trials' last stages differ
 
 
 @dataclass(frozen=True)
@@ -96,9 +97,10 @@ class StudyPlan:
         space.check(self.config)
         for values in space.grid() if space.is_grid else space.probes():
             check_experiment(space.apply(self.config, values))
-        if self.settings.prune and space.varies(SCHEME) and not space.is_grid:
+        varied = next((name for name in _OTHER_STAGES if space.varies(name)), None)
+        if self.settings.prune and varied and not space.is_grid:
             raise UserError(
-                f"--prune: {space.path} varies {SCHEME}, whose last stages are not alike; expected "
+                f"--prune: {space.path} varies {varied}, whose last stages are not alike; expected "
                 "--prune false"
             )
         if space.varies("teacher.") and not objective.maximise:

@@ -22,6 +22,7 @@ from sdn_ray.search.report import summarise
 from sdn_ray.search.session import StudySession, open_study_session
 from sdn_ray.search.space import read_search_space
 from sdn_ray.search.study import open_study
+from sdn_ray.search.table1 import check_table1, table1
 from sdn_ray.search.table3 import table3
 
 PROG = "python -m sdn_ray.tune"
@@ -71,7 +72,8 @@ def _search(
     run_trials(study, shared, display)
     summarise(study, shared, recorder, display)
     if session.plan.settings.score_test:
-        table3(study, shared, recorder, display)
+        table = table1 if session.plan.space.rows else table3
+        table(study, shared, recorder, display)
     return True
 
 
@@ -115,6 +117,8 @@ def _read_options(options: Namespace, names: Sequence[str]) -> tuple[StudyPlan, 
             "expected a space of `grid`, where nothing is chosen"
         )
     config = with_absolute_paths(experiment_from(options))
+    if options.score_test and space.rows:
+        check_table1(config.evaluation.classifier)
     return StudyPlan(folder, config, space, settings), False
 
 

@@ -4,7 +4,7 @@ import difflib
 import itertools
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from sdn_ray.runs.experiment import experiment_from, experiment_parser
 TOTAL_EPOCHS, STAGE_FRACTION = "total_epochs", "stage_one_fraction"
 STAGE_EPOCHS = ("distillation.stage_one.epochs", "distillation.stage_two.epochs")
 SCHEME = "distillation.scheme"
+ROWS, ROW = "rows", "row"  # settings that have names; the parameter that chooses one of them
 PREPARED = ("teacher.", "text.")  # options by which trials differ in what they are taught by
 _SHARED = {  # options that no trial has of its own, and why
     "dataset.": "which classes and sizes the objective is measured on",
@@ -62,12 +63,14 @@ class SearchSpace:
 
     Every parameter is an option of an experiment by its dotted name; the factors of layer weights
     are named by layer, group or `image` (``distillation.weight_factors.conv3``). With
-    ``total_epochs`` the parameter ``stage_one_fraction`` splits them between the two stages.
+    ``total_epochs`` the parameter ``stage_one_fraction`` splits them between the two stages. A
+    grid may begin with ``rows``: options that go together under a name, such as a method's.
     """
 
     path: Path
     parameters: tuple[Parameter, ...]
     total_epochs: int | None = None
+    rows: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # options by name
 
     @property
     def is_grid(self) -> bool:
@@ -76,7 +79,9 @@ class SearchSpace:
 
     def varies(self, *prefixes: str) -> bool:
         """Whether trials differ in an option that begins so."""
-        return any(parameter.name.startswith(prefixes) for parameter in self.parameters)
+        names = [parameter.name for parameter in self.parameters]
+        names += [name for options in self.rows.values() for name in options]
+        return any(name.startswith(prefixes) for name in names)
 
     def suggest(self, trial: optuna.Trial) -> dict[str, Any]:
         """Values for all parameters from an Optuna trial."""
@@ -119,6 +124,8 @@ class SearchSpace:
 
     def _options(self, values: Mapping[str, Any]) -> dict[str, Any]:
         options = dict(values)
+        if ROW in options:
+            options = {**self.rows[options.pop(ROW)], **options}
         if self.total_epochs is not None:
             share = round(options.pop(STAGE_FRACTION) * self.total_epochs)
             first = min(max(share, 1), self.total_epochs - 1)
@@ -170,6 +177,7 @@ def read_search_space(path: Path) -> SearchSpace:
     known = _option_names()
     parameters: list[Parameter] = []
     total_epochs = None
+    rows: dict[str, dict[str, Any]] = {}
     for key, value in node.value:
         name, line = str(key.value), key.start_mark.line + 1
         where = f"{path}, line {line}: {name}"
@@ -177,16 +185,15 @@ def read_search_space(path: Path) -> SearchSpace:
         if name == TOTAL_EPOCHS:
             total_epochs = _total_epochs(where, content)
             continue
+        if name == ROWS:
+            rows = _rows(where, content, known)
+            parameters.append(Parameter(ROW, "grid", tuple(rows), line))
+            continue
         factor = name.removeprefix(_FACTORS)
         is_factor = factor != name and "." not in factor
         if name not in known and not is_factor and name != STAGE_FRACTION:
             raise UserError(f"{where}: is no option of a trial; expected {_near(name, known)}")
-        shared = next((why for prefix, why in _SHARED.items() if name.startswith(prefix)), None)
-        if shared:
-            raise UserError(
-                f"{where}: settles {shared}, which trials of one study must have in common to be "
-                "compared; expected another option. Run a study for each"
-            )
+        _refuse_shared(where, name)
         kind, values = _distribution(where, content)
         if name == STAGE_FRACTION:
             _check_fraction(where, values)
@@ -204,7 +211,36 @@ def read_search_space(path: Path) -> SearchSpace:
                     "their own folders; expected an absolute one"
                 )
         parameters.append(Parameter(name, kind, values, line))
-    return _checked(SearchSpace(path, tuple(parameters), total_epochs))
+    return _checked(SearchSpace(path, tuple(parameters), total_epochs, rows))
+
+
+def _refuse_shared(where: str, name: str) -> None:
+    shared = next((why for prefix, why in _SHARED.items() if name.startswith(prefix)), None)
+    if shared:
+        raise UserError(
+            f"{where}: settles {shared}, which trials of one study must have in common to be "
+            "compared; expected another option. Run a study for each"
+        )
+
+
+def _rows(where: str, content: Any, known: set[str]) -> dict[str, dict[str, Any]]:
+    """Settings by their names, each a mapping from options to values."""
+    if not isinstance(content, dict) or not content:
+        raise UserError(
+            f"{where}: found {content}, expected settings by name, such as "
+            "{SDN: {distillation.scheme: sdn}}"
+        )
+    for name, options in content.items():
+        if not isinstance(options, dict):
+            raise UserError(f"{where}: {name}: found {options}, expected options with a value each")
+        for option in options:
+            inner = f"{where}: {name}: {option}"
+            if option not in known and not str(option).startswith(_FACTORS):
+                raise UserError(
+                    f"{inner}: is no option of a trial; expected {_near(option, known)}"
+                )
+            _refuse_shared(inner, option)
+    return {str(name): dict(options) for name, options in content.items()}
 
 
 def _checked(space: SearchSpace) -> SearchSpace:

@@ -4,6 +4,7 @@ import json
 import statistics
 from collections import defaultdict
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from sdn_ray.runs.folder import read_scores
 from sdn_ray.runs.terminal import Display
 from sdn_ray.runs.tracking import Recorder
 from sdn_ray.scoring.report import with_deviation
-from sdn_ray.search.space import SCHEME
+from sdn_ray.search.space import ROW, SCHEME
 from sdn_ray.search.trial import StudyJob
 
 ROWS = {  # of Table 3, in its order
@@ -43,7 +44,7 @@ def table3(study: optuna.Study, shared: StudyJob, recorder: Recorder, display: D
     Trials that differ in nothing but `seed` are one row: mean ± standard deviation (population)
     over the seeds. With one seed there is no deviation.
     """
-    groups = _groups(study.get_trials(states=(TrialState.COMPLETE,)))
+    groups = trials_by_setting(study.get_trials(states=(TrialState.COMPLETE,)))
     scores = {
         setting: [_test_scores(shared, trial) for trial in trials]
         for setting, trials in groups.items()
@@ -62,20 +63,20 @@ def table3(study: optuna.Study, shared: StudyJob, recorder: Recorder, display: D
     for setting, rows in scores.items():
         means = {name: statistics.fmean(row[name] for row in rows) for name in names}
         spreads = {name: statistics.pstdev([row[name] for row in rows]) for name in names}
-        found[_label(setting)] = {"seeds": len(rows), "mean": means, "std": spreads}
+        found[setting] = {"seeds": len(rows), "mean": means, "std": spreads}
         cells = (
             with_deviation(means[name], spreads[name] if len(rows) > 1 else None) for name in shown
         )
-        table.add_row(_label(setting), str(len(rows)), *cells)
+        table.add_row(setting, str(len(rows)), *cells)
     display.console.print(table)
     files = [shared.folder / "table.json", shared.folder / "schemes.png"]
     write_text(files[0], json.dumps(found, indent=1) + "\n")
-    _picture(files[1], shared, groups)
+    picture_settings(files[1], shared, groups)
     for file in files:
         recorder.file(file)
 
 
-def _groups(trials: list[FrozenTrial]) -> dict[Cell, list[FrozenTrial]]:
+def trials_by_setting(trials: list[FrozenTrial]) -> dict[str, list[FrozenTrial]]:
     """The trials by all that they were given but the seed, schemes in the order of Table 3."""
     groups: dict[Cell, list[FrozenTrial]] = defaultdict(list)
     for trial in trials:
@@ -87,23 +88,23 @@ def _groups(trials: list[FrozenTrial]) -> dict[Cell, list[FrozenTrial]]:
         scheme = dict(setting).get(SCHEME)
         return order.index(scheme) if scheme in order else 0
 
-    return {setting: groups[setting] for setting in sorted(groups, key=place)}
+    return {_label(setting): groups[setting] for setting in sorted(groups, key=place)}
 
 
 def _label(setting: Cell) -> str:
-    """The paper's name of a scheme, and what else a row was given."""
+    """The name of a row, or the paper's of a scheme, and what else it was given."""
     values = dict(setting)
-    scheme = values.pop(SCHEME, None)
+    scheme, row = values.pop(SCHEME, None), values.pop(ROW, "")
     rest = ", ".join(f"{name.rpartition('.')[2]} {value}" for name, value in values.items())
-    return ", ".join(part for part in (ROWS.get(scheme, ""), rest) if part) or "all"
+    return ", ".join(part for part in (row, ROWS.get(scheme, ""), rest) if part) or "all"
 
 
 def _test_scores(shared: StudyJob, trial: FrozenTrial) -> dict[str, float]:
     return read_scores(shared.trial_folder(trial.number))
 
 
-def _picture(path: Any, shared: StudyJob, groups: dict[Cell, list[FrozenTrial]]) -> None:
-    """One column a scheme, of its first seed, and one row a caption of a test image."""
+def picture_settings(path: Path, shared: StudyJob, groups: dict[str, list[FrozenTrial]]) -> None:
+    """One column a setting, of its first seed, and one row a caption of a test image."""
     job = shared.job
     data = spread(job.captions.encoded(job.images, job.split.test), _PICTURED)
     rows = [job.images.dataset.rows[i] for i in data.indices]
@@ -119,5 +120,5 @@ def _picture(path: Any, shared: StudyJob, groups: dict[Cell, list[FrozenTrial]])
                 for image in batch
             ]
         )
-    headers = ["real", *map(_label, groups)]
+    headers = ["real", *groups]
     comparison_rows(path, captions, headers, list(zip(*columns, strict=True)))

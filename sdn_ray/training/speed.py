@@ -34,6 +34,7 @@ from sdn_ray.models.teacher import Teacher, load_teacher
 from sdn_ray.training.build import new_adversary, new_generator
 from sdn_ray.training.checks import check_memory
 from sdn_ray.training.gans import new_gan
+from sdn_ray.training.method_checks import check_method
 
 _WARM_UP_BLOCKS = 1
 _MATRIX = 4096
@@ -54,9 +55,11 @@ def teacher_of_any_weights(config: ExperimentConfig) -> Teacher:
         if config.teacher.plan is None:
             raise UserError("teacher.plan: found nothing, expected a plan or teacher.weights FILE")
         plan = Plan.parse(config.teacher.plan)
+        check_method(config, plan)
         check_memory(config, plan)
         return Teacher(plan)
     teacher = load_teacher(config.teacher.weights, config.teacher.plan)
+    check_method(config, teacher.plan)
     check_memory(config, teacher.plan)
     return teacher
 

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from sdn_ray import figures, generate
-from sdn_ray.runs.command_line import run_command
+from sdn_ray.runs.command_line import USER_ERROR, run_command
 from tests.integration.small import generator_hash, in_this_process, write_config
 
 STEPS = 30  # of three epochs of 10
@@ -41,6 +41,8 @@ def test_an_epoch_has_its_terms_and_the_variety_of_draws(trained):
     assert sheet.width > 4 * 16, "a real image and three draws"
 
 
+# GAN-INT-CLS: tests/methods; its one stage has nothing here that these have not.
+@pytest.mark.parametrize("trained", ["sdn_adversarial", "stackgan"], indirect=True)
 def test_a_run_that_is_stopped_anywhere_ends_in_the_same_weights(trained, tmp_path):
     _, options, undisturbed = trained
     run, stops = tmp_path / "run", 0
@@ -84,3 +86,9 @@ def test_the_first_stage_of_stackgan_can_be_drawn(trained, tmp_path):
     first = drawn(model, tmp_path / "first", *options, "--first_stage", "true")["00000.png"]
     assert first.shape == whole.shape == (32, 32, 3)
     assert (first != whole).any()
+    arguments = ["--model", str(model), *map(str, options), "--output"]
+    assert run_command(generate.main, [*arguments, str(tmp_path / "first")]) == USER_ERROR
+    more = [*arguments, str(tmp_path / "whole"), "--first_stage", "true"]
+    assert run_command(generate.main, more) == USER_ERROR
+    request = json.loads((tmp_path / "first" / "request.json").read_text())
+    assert request["origin"]["tracked"] is None

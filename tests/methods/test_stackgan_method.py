@@ -155,13 +155,16 @@ def test_the_terms_of_a_step_are_those_of_the_page(place):
     assert method.losses(stage) == 5
 
 
-def test_codes_that_explode_end_the_training():
+@pytest.mark.parametrize("kl_weight", [0.0, 2.0])
+def test_codes_that_explode_end_the_training(kl_weight):
     run = new_training(None)
+    run.method.kl_weight = kl_weight
     with torch.no_grad():
         linear = run.method.generator.first.condition.moments[0]
         linear.bias[TEXT:] = 3.0  # KL of a deviation of e³: about 200
     with pytest.raises(DivergedError) as error:
         distill(run, new_batches(), Hooks())
+    assert "the loss became inf" in str(error.value)
     assert "term kl" in str(error.value)
     assert "stackgan.stage_one.learning_rate" in str(error.value)
 

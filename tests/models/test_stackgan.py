@@ -199,6 +199,15 @@ def test_shapes_of_other_plans(first, size):
     assert len(judge([images, images], normals(2, 5))) == 2
 
 
+@pytest.mark.parametrize(
+    ("first", "size", "two"),
+    [(8, 32, True), (16, 48, True), (64, 64, True), (64, 32, True), (16, 32, False), (64, 2, True)],
+)
+def test_sizes_that_do_not_fit(first, size, two):
+    with pytest.raises(ValueError, match="expected"):
+        new_generator(size, first, stage_two=two)
+
+
 @pytest.mark.parametrize(("first", "size", "least"), [(16, 32, 2), (64, 256, 4), (16, 256, 16)])
 def test_the_fewest_channels_that_can_be_halved_so_often(first, size, least):
     assert least_width(first, size) == least

@@ -22,9 +22,35 @@ def space(tmp_path):
     return read
 
 
+def test_rows_are_options_that_go_together(space):
+    found = space(
+        "rows:\n"
+        "  SDN: {distillation.scheme: joint, training.batch_size: 6}\n"
+        "  other: {method: gan_int_cls, gan_int_cls.epochs: 3}\n"
+        "seed: {grid: [4, 5]}\n"
+    )
+    grid = found.grid()
+    assert grid == [{"row": name, "seed": seed} for name in ("SDN", "other") for seed in (4, 5)]
+    configs = [found.apply(ExperimentConfig(), values) for values in grid]
+    assert [one.method for one in configs] == ["sdn", "sdn", "gan_int_cls", "gan_int_cls"]
+    assert [one.seed for one in configs] == [4, 5, 4, 5]
+    assert configs[0].distillation.scheme == "joint"
+    assert configs[0].training.batch_size == 6
+    assert configs[2].gan_int_cls.epochs == 3
+    assert configs[2].training.batch_size == ExperimentConfig().training.batch_size
+    assert found.is_grid
+    assert found.varies("gan_int_cls.")
+    assert not found.varies("text.")
+    assert not found.varies("teacher.")
+
+
 @pytest.mark.parametrize("path", SPACES, ids=lambda path: path.stem)
 def test_the_shipped_spaces_fit_the_shipped_jobs(path):
-    jobs = {"quickstart": "quickstart", "table3_schemes": "table3"}
+    jobs = {
+        "quickstart": "quickstart",
+        "table3_schemes": "table3",
+        "table1_methods": "table1_flowers64",
+    }
     job = jobs.get(path.stem, "flowers64")
     read_search_space(path).check(read_experiment(JOBS / f"{job}.yaml"))
 
@@ -112,6 +138,11 @@ def test_a_grid_is_every_combination(space):
             "distillation.stage_one.epochs: {int: [1, 2]}",
             "beside total_epochs",
         ),
+        ("rows: {}", "line 1: rows: found {}, expected settings by name"),
+        ("rows: {SDN: 3}", "line 1: rows: SDN: found 3, expected options with a value each"),
+        ("seed: {grid: [0]}\nrows: {SDN: {schem: a}}", "line 2: rows: SDN: schem: is no option"),
+        ("rows: {SDN: {dataset.image_size: 32}}", "SDN: dataset.image_size: settles which"),
+        ("rows: {SDN: {seed: 1}}\ngenerator.fc_width: {int: [1, 2]}", "line 2: found a distribu"),
         ("total_epochs: 1\nstage_one_fraction: {uniform: [0, 1]}", "line 1: total_epochs: found 1"),
     ],
 )
@@ -123,6 +154,8 @@ def test_what_is_no_search_space(space, text, message):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        ("rows: {SDN: {seed: -1}}", "line 1: row cannot be SDN"),
+        ("rows: {SDN: {method: gam}}", "line 1: row cannot be SDN"),
         ("seed: {int: [-1, 4]}", "line 1: seed cannot be -1"),
         ("seed: {int: [0, 1]}\ndistillation.scheme: {choice: [sdn, gan]}", "line 2: .* be gan"),
         ("generator.batch_norm: {choice: [true, perhaps]}", "batch_norm cannot be perhaps"),

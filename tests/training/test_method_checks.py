@@ -291,6 +291,8 @@ def test_what_stackgan_refuses(config, words):
             stackgan(stackgan={"discriminator_width": 100_000}),
             "stackgan.generator_width 128, stackgan.discriminator_width 100000",
         ),
+        (gan(gan_int_cls={"discriminator_width": 10**10}), "gan_int_cls.discriminator_width"),
+        (stackgan(stackgan={"generator_width": 10**10}), "stackgan.generator_width"),
         (gan(gan_int_cls={"generator_width": 100_000}), "gan_int_cls.generator_width 100000"),
         (gan(gan_int_cls={"discriminator_width": 100_000}), "discriminator_width 100000"),
         (
@@ -317,7 +319,7 @@ def test_networks_that_no_machine_can_train_are_refused_before_room_is_made(
     assert f"GB to train, and {where}" in str(error.value)
 
 
-@pytest.mark.parametrize("config", [gan(), adversarial()])
+@pytest.mark.parametrize("config", [gan(), adversarial(), stackgan()])
 def test_wrong_captions_need_two_classes(config):
     check_sizes(config, 2, 100, 100)
     with pytest.raises(UserError) as error:
