@@ -28,5 +28,5 @@ def test_latex_has_no_bare_special_characters():
 
 def test_a_table_needs_a_classifier():
     check_table1("squeezenet1_1:FILE")
-    with pytest.raises(UserError, match="--score_test: found true .* no evaluation.classifier"):
+    with pytest.raises(UserError, match=r"--score_test: found true .* no evaluation.classifier"):
         check_table1(None)
