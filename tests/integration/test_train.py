@@ -100,7 +100,7 @@ def test_the_generator_reads_captions_through_the_teachers_features(small, tmp_p
 def test_evaluate_probes_what_a_model_reads(small, tmp_path):
     _, run = small
     cache = Path(read_experiment(run / "config.yaml").dataset.cache)
-    (reference,) = cache.glob("synthetic_flowers-*")
+    (reference,) = cache.glob("synthetic_flowers-16-*")
     output = tmp_path / "probe.json"
     options = ["--text-encoder", run / "model", "--reference", reference, "--output", output]
     assert evaluate.main([str(option) for option in options]) == 0

@@ -31,7 +31,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--method", choices=sorted(set(METHODS) - {"none"}), default="sdn_diverse")
+    parser.add_argument("--method", choices=sorted(METHODS), default="sdn_diverse")
     options = parser.parse_args()
     random.seed(options.seed)
     os.environ["RAY_AUTH_MODE"] = "disabled"
