@@ -11,7 +11,6 @@ from sdn_ray import figures, generate
 from sdn_ray.runs.command_line import USER_ERROR, run_command
 from tests.integration.small import generator_hash, in_this_process, write_config
 
-STEPS = 30  # of three epochs of 10
 TERMS = {
     "sdn_adversarial": {"heads_real", "heads_wrong", "heads_fake", "generator"},
     "gan_int_cls": {"d_real", "d_wrong", "d_fake", "g"},
@@ -20,11 +19,15 @@ TERMS = {
 
 
 @pytest.fixture(scope="module", params=sorted(TERMS))
-def trained(request, ray_cluster, small_cache, tmp_path_factory):
-    """A method's name, its options, and a run that nothing disturbed."""
+def trained(request, ray_cluster, small_cache, reference, tmp_path_factory):
+    """A method's name, its options, and a run of 30 steps that nothing disturbed."""
     folder = tmp_path_factory.mktemp(request.param)
     config = write_config(folder, small_cache, 240, request.param)
     options = ["--config", config, "--training.checkpoint_steps", 7, "--training.log_steps", 1]
+    if request.param == "stackgan":  # sixty photographs, since no other test has 32 pixels
+        options += ["--dataset.name", "oxford_flowers", "--dataset.root", reference]
+        options += ["--dataset.validation_classes", 1, "--teacher.fit.batch_size", 16]
+        options += ["--stackgan.stage_one.epochs", 8, "--stackgan.stage_two.epochs", 7]
     in_this_process(options, folder / "undisturbed")
     return request.param, options, folder / "undisturbed"
 
