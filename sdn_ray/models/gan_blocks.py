@@ -103,6 +103,21 @@ class Residual(nn.Module):
         return self.activation(maps + self.body(maps))
 
 
+def drawn_pixels(generator: nn.Module, embeddings: Tensor, noise: Tensor | None) -> Tensor:
+    """One image of each caption as bytes, by a generator whose images are in [−1, 1].
+
+    Returns:
+        (batch, 1, 3, height, width) uint8.
+
+    Raises:
+        ValueError: there is no noise.
+    """
+    if noise is None:
+        raise ValueError(f"noise: found none, expected (batch, {generator.noise_dim})")
+    images = (generator(embeddings, noise).float() + 1) * 127.5
+    return images.round().clamp(0, 255).to(torch.uint8)[:, None]
+
+
 @torch.no_grad()
 def initialise(network: nn.Module, seed: int, *, stackgan: bool = False) -> None:
     """Give every weight of a network on the CPU its first value, drawn from ``seed`` alone.

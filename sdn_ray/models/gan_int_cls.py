@@ -14,7 +14,15 @@ from torch import Tensor, nn
 
 from sdn_ray.errors import UserError
 from sdn_ray.models.caption_judge import SMALLEST_MAP, CaptionJudge
-from sdn_ray.models.gan_blocks import Bottleneck, Down, Tup, initialise, leaky, rectifier
+from sdn_ray.models.gan_blocks import (
+    Bottleneck,
+    Down,
+    Tup,
+    drawn_pixels,
+    initialise,
+    leaky,
+    rectifier,
+)
 from sdn_ray.models.whitening import whitening_layer
 
 _MOST_WIDTHS = 8  # channels of the widest map, in widths
@@ -83,10 +91,7 @@ class GanIntClsGenerator(nn.Module):
 
     def pixels(self, embeddings: Tensor, noise: Tensor | None = None) -> Tensor:
         """One image of each caption as bytes: (batch, 1, 3, image_size, image_size) uint8."""
-        if noise is None:
-            raise ValueError(f"noise: found none, expected (batch, {self.noise_dim})")
-        images = (self(embeddings, noise).float() + 1) * 127.5
-        return images.round().clamp(0, 255).to(torch.uint8)[:, None]
+        return drawn_pixels(self, embeddings, noise)
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from sdn_ray.models.gan_blocks import (
     Down,
     Nup,
     Residual,
+    drawn_pixels,
     initialise,
     leaky,
     rectifier,
@@ -250,10 +251,7 @@ class StackGanGenerator(nn.Module):
 
     def pixels(self, embeddings: Tensor, noise: Tensor | None = None) -> Tensor:
         """One image of each caption as bytes: (batch, 1, 3, image_size, image_size) uint8."""
-        if noise is None:
-            raise ValueError(f"noise: found none, expected (batch, {self.noise_dim})")
-        images = (self(embeddings, noise).float() + 1) * 127.5
-        return images.round().clamp(0, 255).to(torch.uint8)[:, None]
+        return drawn_pixels(self, embeddings, noise)
 
     @property
     def settings(self) -> dict[str, Any]:

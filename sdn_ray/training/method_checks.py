@@ -28,12 +28,12 @@ from sdn_ray.training.build import (
 )
 from sdn_ray.training.gans import GANS, check_gan, gan_networks
 
-# Which methods have a section of their own, and what stands in it unless it is set.
-_SECTIONS: tuple[tuple[tuple[str, ...], str, Any], ...] = (
-    ((SDN,), "generator", GeneratorConfig()),
-    ((SDN,), "distillation", DistillationConfig()),
-    ((GAN_INT_CLS,), "gan_int_cls", GanIntClsConfig()),
-    ((STACKGAN,), "stackgan", StackGanConfig()),
+# Sections of one method alone, and what stands in them unless it is set.
+_SECTIONS: tuple[tuple[str, str, Any], ...] = (
+    (SDN, "generator", GeneratorConfig()),
+    (SDN, "distillation", DistillationConfig()),
+    (GAN_INT_CLS, "gan_int_cls", GanIntClsConfig()),
+    (STACKGAN, "stackgan", StackGanConfig()),
 )
 
 
@@ -48,8 +48,8 @@ def check_method(config: ExperimentConfig, plan: Plan) -> None:
         UserError: naming the option to change.
     """
     whose = f"method {config.method}"
-    for methods, section, default in _SECTIONS:
-        if config.method not in methods:
+    for method, section, default in _SECTIONS:
+        if config.method != method:
             _refuse_others(whose, section, getattr(config, section), default)
     if config.method in GANS:
         _check_norm(config, whose)
