@@ -30,6 +30,9 @@ class EncodedImages:
     caption_counts: np.ndarray  # (all images,) captions of each image
     indices: np.ndarray  # (n,) which of the images these are
     classes: np.ndarray | None = None  # (all images,) the class of each, where wrong ones are asked
+    # Boxes (2, all images, 4) or parts (2, all images, n, 3), float32: of each image as it is, then
+    # mirrored; where a stage asks for them.
+    locations: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -46,6 +49,7 @@ class Rows:
     wrong: bool = False  # an image of another class beside it
     wrong_captions: bool = False  # a caption of an image of another class
     captions: int = 1  # whose embeddings are averaged; 1 is a caption as it is
+    located: bool = False  # where things are on it, and on the wrong image
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,9 @@ class Batch:
     # Each of another class, where `Rows` asks for them:
     wrong: Tensor | None = None  # as `images`
     wrong_embeddings: Tensor | None = None  # as `embeddings`
+    # Where `Rows` asks for them, boxes (batch, 4) or parts (batch, n, 3) float32, as the images:
+    locations: Tensor | None = None
+    wrong_locations: Tensor | None = None
 
 
 class EpochBatches:
@@ -110,21 +117,32 @@ class EpochBatches:
             yield self._to_device(part)
 
     def _load(self, epoch: int, members: np.ndarray, rows: Rows) -> Batch:
-        wrong = wrong_embeddings = None
+        wrong = wrong_embeddings = locations = wrong_locations = None
         if rows.wrong or rows.wrong_captions:
             others = draw_wrong_rows(self.seed, epoch, members, self._classes())
             if rows.wrong:
-                wrong = self._images(others, self._flips(epoch, members, of_wrong=True))
+                flipped = self._flips(epoch, members, of_wrong=True)
+                wrong = self._images(others, flipped)
+                wrong_locations = self._locations(others, flipped) if rows.located else None
             if rows.wrong_captions:
                 wrong_embeddings = self._embeddings(epoch, others, rows.captions)
-        images = self._images(members, self._flips(epoch, members))
+        flipped = self._flips(epoch, members)
+        images = self._images(members, flipped)
+        if rows.located:
+            locations = self._locations(members, flipped)
         embeddings = self._embeddings(epoch, members, rows.captions)
-        return Batch(images, embeddings, wrong, wrong_embeddings)
+        return Batch(images, embeddings, wrong, wrong_embeddings, locations, wrong_locations)
 
     def _classes(self) -> np.ndarray:
         if self.data.classes is None:
             raise ValueError("EncodedImages.classes: found none, expected those of the images")
         return self.data.classes[self.data.indices]
+
+    def _locations(self, members: np.ndarray, flipped: np.ndarray | None) -> Tensor:
+        if self.data.locations is None:
+            raise ValueError("EncodedImages.locations: found none, expected those of the images")
+        turned = np.zeros(len(members), int) if flipped is None else flipped.astype(int)
+        return self._to_device(self.data.locations[turned, self.data.indices[members]])
 
     def _flips(
         self, epoch: int, members: np.ndarray, *, of_wrong: bool = False

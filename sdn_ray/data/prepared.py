@@ -48,8 +48,19 @@ class CaptionArrays:
 
     folder: Path
 
-    def encoded(self, images: PreparedImages, class_ids: tuple[int, ...]) -> EncodedImages:
-        """The images of some classes with their captions' embeddings, memory-mapped."""
+    def encoded(
+        self,
+        images: PreparedImages,
+        class_ids: tuple[int, ...],
+        locations: np.ndarray | None = None,
+    ) -> EncodedImages:
+        """The images of some classes with their captions' embeddings, memory-mapped.
+
+        Args:
+            images: of the whole data set.
+            class_ids: the classes.
+            locations: of all images, see `EncodedImages`.
+        """
         return EncodedImages(
             images=images.images(),
             embeddings=read_array(self.folder / "embeddings.npy"),
@@ -57,6 +68,7 @@ class CaptionArrays:
             caption_counts=np.array(read_array(self.folder / "caption_counts.npy")),
             indices=images.members(class_ids),
             classes=np.array([row.class_id for row in images.dataset.rows]),
+            locations=locations,
         )
 
 

@@ -13,6 +13,7 @@ class CaptionedImage:
     class_id: int  # as the data set numbers its classes
     class_name: str
     captions: tuple[str, ...]  # at least one, none empty
+    number: int | None = None  # by which the files of annotations know it
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class CaptionedDataset:
     train_classes: tuple[int, ...] | None = None  # training and validation classes together
     test_classes: tuple[int, ...] | None = None
     bad_items: tuple[BadItem, ...] = ()
+    annotations: Path | None = None  # folder of boxes and parts, of a data set that has them
 
     @property
     def class_ids(self) -> tuple[int, ...]:

@@ -251,3 +251,35 @@ def test_workers_share_the_wrong_captions_of_one():
 def test_wrong_captions_of_images_without_classes():
     with pytest.raises(ValueError, match=r"EncodedImages\.classes: found none"):
         next(new_batches().epoch(0, rows=Rows(wrong_captions=True)))
+
+
+@pytest.mark.parametrize("shape", [(4,), (5, 3)])
+@pytest.mark.parametrize("flips", [False, True])
+def test_locations_are_those_of_the_images_and_mirrored_with_them(flips, shape):
+    data = dataclasses.replace(
+        new_data(),
+        classes=np.arange(40) % 3,
+        locations=np.random.default_rng(2).random((2, 40, *shape), dtype=np.float32),
+    )
+    batches = list(new_batches(data, flips=flips).epoch(2, 0, Rows(wrong=True, located=True)))
+    order = epoch_permutation(3, 2, IMAGES)
+    for step, batch in enumerate(batches):
+        members = order[12 * step : 12 * step + 12]
+        wrong = draw_wrong_rows(3, 2, members, data.classes[data.indices])
+        mirrored = draw_flips(3, 2, members) & flips
+        wrong_mirrored = draw_flips(3, 2, members, of_wrong=True) & flips
+        for found, rows, turned in (
+            (batch.locations, members, mirrored),
+            (batch.wrong_locations, wrong, wrong_mirrored),
+        ):
+            expected = [
+                data.locations[int(turn), data.indices[row]]
+                for row, turn in zip(rows, turned, strict=True)
+            ]
+            np.testing.assert_array_equal(found.numpy(), np.stack(expected))
+
+
+def test_images_without_locations_have_none():
+    assert next(new_batches().epoch(0)).locations is None
+    with pytest.raises(ValueError, match=r"EncodedImages\.locations: found none"):
+        next(new_batches().epoch(0, 0, Rows(located=True)))

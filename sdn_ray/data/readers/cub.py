@@ -24,7 +24,7 @@ def read_cub(root: Path, *, skip_bad: bool = False) -> CaptionedDataset:
     ``text_c10/001.Black_footed_Albatross/….txt`` (one caption a line). The class lists (see
     ``read_class_lists``; without them the split is drawn) are in ``root``, ``text_c10`` or
     ``CUB_200_2011``. Class ids are those of ``classes.txt``, 1 to 200; rows are in the order of the
-    image ids. Images are not decoded here.
+    image ids. Images are not decoded, and boxes and parts not read here (see `annotations`).
 
     Args:
         root: the folder.
@@ -47,7 +47,7 @@ def read_cub(root: Path, *, skip_bad: bool = False) -> CaptionedDataset:
     names = {class_id: _class_name(folder) for class_id, folder in folders.items()}
     items = _items(unpacked / "images", text, images, labels, names)
     rows, bad_items = read_items(root, items, skip_bad=skip_bad)
-    return CaptionedDataset("cub", rows, train_classes, test_classes, bad_items)
+    return CaptionedDataset("cub", rows, train_classes, test_classes, bad_items, unpacked)
 
 
 def _caption_folder(root: Path, unpacked: Path) -> Path:
@@ -74,7 +74,7 @@ def _items(
         if not image.name:
             raise FileError(image_folder, f"found {images[image_id]!r} as the name of an image")
         caption_path = text / image.with_suffix(".txt")
-        yield Item(image_folder / image, caption_path, class_id, names[class_id])
+        yield Item(image_folder / image, caption_path, class_id, names[class_id], image_id)
 
 
 def _read_numbered(path: Path, expected: str) -> dict[int, str]:

@@ -27,6 +27,7 @@ class Item:
     caption_path: Path
     class_id: int
     class_name: str
+    number: int | None = None
 
 
 def require_folder(path: Path, expected: str) -> None:
@@ -148,7 +149,7 @@ def _read_item(item: Item) -> CaptionedImage:
     if not item.image_path.is_file():
         raise FileError(item.image_path, "found no such file, expected an image")
     captions = read_captions(item.caption_path)
-    return CaptionedImage(item.image_path, item.class_id, item.class_name, captions)
+    return CaptionedImage(item.image_path, item.class_id, item.class_name, captions, item.number)
 
 
 def _numbered_classes(folder: Path, class_ids: Mapping[str, int]) -> dict[str, int]:

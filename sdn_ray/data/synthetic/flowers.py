@@ -115,7 +115,8 @@ def read_synthetic_flowers(root: Path) -> CaptionedDataset:
         captions = read_captions(root / "text_c10" / name / f"{image_path.stem}.txt")
         if name not in ids:
             raise UserError(f"{image_path}: of {name}, which {SPECIES_FILE} does not list")
-        rows.append(CaptionedImage(image_path, ids[name], name, captions))
+        number = int(image_path.stem.removeprefix("image_"))
+        rows.append(CaptionedImage(image_path, ids[name], name, captions, number))
     if not rows:
         raise UserError(f"{root / 'images'}: found no image of synthetic_flowers")
     return CaptionedDataset(
@@ -123,6 +124,7 @@ def read_synthetic_flowers(root: Path) -> CaptionedDataset:
         rows=tuple(rows),
         train_classes=_read_class_list(root / "trainvalclasses.txt", ids),
         test_classes=_read_class_list(root / "testclasses.txt", ids),
+        annotations=root,
     )
 
 

@@ -55,10 +55,12 @@ def test_reads_every_row_in_the_order_of_the_image_ids(root):
             class_id=IMAGES[number][0],
             class_name=NAMES[IMAGES[number][0]],
             captions=(f"bird {number}", f"again {number}"),
+            number=number,
         )
         for number in (1, 2, 3, 10)
     )
     assert (dataset.train_classes, dataset.test_classes, dataset.bad_items) == (None, None, ())
+    assert dataset.annotations == root / "CUB_200_2011"
 
 
 def test_captions_may_lie_inside_the_unpacked_folder(root):
