@@ -56,6 +56,18 @@ def _parser() -> ArgumentParser:
         default=False,
         help="Of StackGAN: draw its first stage's images.",
     )
+    parser.add_argument(
+        "--boxes",
+        type=str,
+        help="Of GAWWN: file with left, top, width and height for each caption, in fractions of "
+        "the image; or reference, for those of the images of --reference.",
+    )
+    parser.add_argument(
+        "--keypoints",
+        type=str,
+        help="Of GAWWN: file with parts for each caption, such as beak 0.2 0.3, tail 0.8 0.6, the "
+        "others being generated; or reference.",
+    )
     parser.add_argument("--format", type=str, default="png", help="png or parquet.")
     parser.add_argument(
         "--workers", type=int, help="Processes that draw. Default: one a GPU, else one a CPU."

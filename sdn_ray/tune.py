@@ -53,6 +53,12 @@ def _parser() -> ArgumentParser:
         help="Of a grid (an ablation, not a search): "
         "score every trial on the test classes, and end in their table.",
     )
+    add(
+        "--equal_minutes",
+        type=float,
+        help="Of a grid with rows: how long each trains. Their epochs, which then count in "
+        "proportion alone, become as many as fit into it here.",
+    )
     add("--sampler", type=str, default="tpe", help="tpe or random.")
     add("--prune", type=bool, default=True, help="End trials early that promise little (ASHA).")
     return parser

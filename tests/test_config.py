@@ -109,7 +109,10 @@ def test_paper_presets_are_the_papers(name):
         *(
             "gan_int_cls_flowers64",
             "stackgan_flowers64",
+            "table1_cub",
+            "table1_flowers",
             "table1_flowers64",
+            "table1_quickstart",
             "table3",
             "paper_cub",
             "paper_flowers",

@@ -11,10 +11,10 @@ from jsonargparse.typing import (
     PositiveInt,
 )
 
-from sdn_ray.config.gans import GanIntClsConfig, StackGanConfig
+from sdn_ray.config.gans import GanIntClsConfig, GawwnConfig, StackGanConfig
 from sdn_ray.errors import checked
 
-MethodName = Literal["sdn", "gan_int_cls", "stackgan"]
+MethodName = Literal["sdn", "gan_int_cls", "stackgan", "gawwn"]
 Scheme = Literal[
     "image", "stage_one", "stage_two", "joint", "sdn", "sdn_diverse", "sdn_adversarial"
 ]
@@ -306,8 +306,8 @@ class ExperimentConfig:
     """Everything that settles a training run.
 
     Args:
-        method: sdn, whose options are generator and distillation, or gan_int_cls or stackgan, whose
-            options are the section of that name.
+        method: sdn, whose options are generator and distillation, or gan_int_cls, stackgan or
+            gawwn, whose options are the section of that name.
         seed: Of the weights, of the order of the images, of captions and flips.
         storage: Where checkpoints and the finished model are kept besides the run folder: a URI
             such as s3://bucket/folder, or a mounted folder.
@@ -323,6 +323,7 @@ class ExperimentConfig:
     distillation: DistillationConfig = field(default_factory=DistillationConfig)
     gan_int_cls: GanIntClsConfig = field(default_factory=GanIntClsConfig)
     stackgan: StackGanConfig = field(default_factory=StackGanConfig)
+    gawwn: GawwnConfig = field(default_factory=GawwnConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)

@@ -1,6 +1,7 @@
 """The methods that SDN is compared with: a section of the configuration for each."""
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from jsonargparse.typing import (
     ClosedUnitInterval,
@@ -92,5 +93,55 @@ class StackGanConfig:
     kl_weight: NonNegativeFloat = 2.0
     generator_width: PositiveInt = 128
     discriminator_width: PositiveInt = 64
+    text_width: PositiveInt = 128
+    noise_dim: PositiveInt = 100
+
+
+@dataclass(frozen=True)
+@checked
+class GawwnStageConfig:
+    """One of the two trainings of GAWWN.
+
+    Args:
+        epochs: Passes over the training images.
+        learning_rate: Of both Adams in the first epochs.
+        halving_epochs: Epochs after which the rate is halved, again and again.
+    """
+
+    epochs: PositiveInt = 600
+    learning_rate: PositiveFloat = 2e-4
+    halving_epochs: PositiveInt = 100
+
+
+@dataclass(frozen=True)
+@checked
+class GawwnConfig:
+    """GAWWN (Reed et al., NIPS 2016), for data sets with boxes and parts; the authors' defaults.
+
+    What `gan_int_cls` says of images, captions and batches holds for it, too; theirs are of 16
+    images, of 64 keypoint rows.
+
+    Args:
+        locations: What tells the networks where things are: keypoints, generated from captions for
+            drawing; boxes, those of training images for drawing; or none, all keypoints hidden.
+        keypoint_stage: Generating keypoints from captions. With other locations there is none.
+        image_stage: Drawing images from captions and locations.
+        captions_averaged: Captions of an image whose embeddings are averaged in a step of the
+            second stage; the first has one.
+        given_share: How many keypoints the keypoint generator is given in training.
+        generator_width: Channels of the generator, as in its last but one map at 128 pixels.
+        discriminator_width: Channels of the discriminator's first maps.
+        text_width: To how many numbers the discriminator compresses a caption.
+        noise_dim: How many normal numbers are drawn beside the caption, the same for keypoints and
+            image.
+    """
+
+    locations: Literal["keypoints", "boxes", "none"] = "keypoints"
+    keypoint_stage: GawwnStageConfig = field(default_factory=lambda: GawwnStageConfig(epochs=200))
+    image_stage: GawwnStageConfig = field(default_factory=GawwnStageConfig)
+    captions_averaged: PositiveInt = 4
+    given_share: ClosedUnitInterval = 0.1
+    generator_width: PositiveInt = 128
+    discriminator_width: PositiveInt = 128
     text_width: PositiveInt = 128
     noise_dim: PositiveInt = 100

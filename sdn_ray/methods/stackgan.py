@@ -1,8 +1,6 @@
 """StackGAN (Zhang et al., ICCV 2017) as a method of the loop: two GANs, one after the other."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -14,10 +12,11 @@ from sdn_ray.methods.adversarial_losses import (
     discriminator_loss,
     generator_loss,
 )
-from sdn_ray.methods.gan_int_cls import BETAS, halved, scaled
-from sdn_ray.methods.method import Noise, Step, update, with_settling_noise
+from sdn_ray.methods.gan_int_cls import scaled
+from sdn_ray.methods.method import Noise, Step, update
 from sdn_ray.methods.sdn import Computing
-from sdn_ray.methods.workers import data_parallel, with_whole_batches
+from sdn_ray.methods.staged_gan import GanStage, StagedGan
+from sdn_ray.methods.workers import data_parallel
 from sdn_ray.models.caption_judge import CaptionJudge
 from sdn_ray.models.stackgan import Drawn, StackGanGenerator
 
@@ -25,25 +24,10 @@ STAGE_ONE, STAGE_TWO = "stage_one", "stage_two"
 _MOST_DIVERGENCE = 100.0  # of captions' codes; beyond it their deviations explode
 
 
-@dataclass(frozen=True)
-class StackStage:
-    """One of the two stages; the defaults are the authors'.
+class StackStage(GanStage):
+    """One of the two stages; the defaults are those of the authors' first one."""
 
-    Args:
-        name: stage_one or stage_two.
-        epochs: passes over the training images.
-        learning_rate: of both networks in the first epochs.
-        halving_epochs: epochs after which the rate is halved, again and again.
-        captions: of an image whose embeddings are averaged in a step.
-    """
-
-    name: str
-    epochs: int = 600
-    learning_rate: float = 2e-4
     halving_epochs: int = 50
-    captions: int = 4
-
-    adversarial = True
 
     @property
     def rate_options(self) -> str:
@@ -55,12 +39,8 @@ class StackStage:
         """A wrong image, and several captions."""
         return Rows(wrong=True, captions=self.captions)
 
-    def rate(self, step: int, steps: int) -> float:
-        """Halved every so many epochs; ``steps`` are those of all epochs of the stage."""
-        return halved(self.learning_rate, step * self.epochs // steps, self.halving_epochs)
 
-
-class StackGan:
+class StackGan(StagedGan[StackGanGenerator, StackStage]):
     """A generator of small images, then one that makes them large; each has a discriminator.
 
     Args:
@@ -73,6 +53,7 @@ class StackGan:
     """
 
     name = "stackgan"
+    first_stage, draws_first = STAGE_ONE, "draws_first"
 
     def __init__(
         self,
@@ -84,23 +65,8 @@ class StackGan:
         seed: int = 0,
         computing: Computing | None = None,
     ) -> None:
-        self.computing = computing or Computing()
-        self.device = torch.device(self.computing.device)
-        self.generator = generator.to(self.device).to(memory_format=torch.channels_last)
-        self.discriminators = nn.ModuleDict(
-            {
-                name: discriminator.to(self.device).to(memory_format=torch.channels_last)
-                for name, discriminator in discriminators.items()
-            }
-        )
-        with_whole_batches(self.generator, self.device)
-        with_whole_batches(self.discriminators, self.device)
-        self._stages, self.kl_weight, self.seed = stages, kl_weight, seed
-
-    @property
-    def stages(self) -> tuple[StackStage, ...]:
-        """One or two."""
-        return self._stages
+        super().__init__(generator, discriminators, stages, seed=seed, computing=computing)
+        self.kl_weight = kl_weight
 
     def terms(self, stage: StackStage) -> tuple[str, ...]:
         """L_D's terms, L_G's, D's mean probabilities, and the size of the codes: E|μ| and E σ."""
@@ -111,45 +77,6 @@ class StackGan:
     def losses(self, stage: StackStage) -> int:
         """L_D's and L_G's."""
         return 5
-
-    def drawn_from(self, embeddings: Iterable[Tensor]) -> Iterator[tuple[Tensor, ...]]:
-        """Embeddings and noise."""
-        return with_settling_noise(embeddings, self.generator.noise_dim, self.seed, self.device)
-
-    def trained_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """Those of all networks."""
-        for own, parameter in self.generator.named_parameters():
-            yield f"generator.{own}", parameter
-        for own, parameter in self.discriminators.named_parameters():
-            yield f"discriminators.{own}", parameter
-
-    def training_state(self) -> dict[str, Any]:
-        """All networks, and which stage's image is drawn."""
-        return {
-            "generator": self.generator.state_dict(),
-            "discriminators": self.discriminators.state_dict(),
-            "draws_first": self.generator.draws_first,
-        }
-
-    def load_training_state(self, state: dict[str, Any]) -> None:
-        """Become what `training_state` told of."""
-        self.generator.load_state_dict(state["generator"])
-        self.discriminators.load_state_dict(state["discriminators"])
-        self.generator.draws_first = state["draws_first"]
-
-    def begin(self, stage: StackStage) -> dict[str, torch.optim.Optimizer]:
-        """Two Adams; below stage two the first one's weights and statistics stand still.
-
-        They are its last ones, whether or not their average was scored until then.
-        """
-        self.generator.draws_first = stage.name == STAGE_ONE
-        self.generator.first.requires_grad_(self.generator.draws_first)
-        networks = {"discriminator": self.discriminators[stage.name], "generator": self._own(stage)}
-        rate = stage.learning_rate
-        return {
-            name: torch.optim.Adam(network.parameters(), lr=rate, betas=BETAS, fused=True)
-            for name, network in networks.items()
-        }
 
     def steps(self, stage: StackStage, optimizers: dict[str, torch.optim.Optimizer]) -> Step:
         """One update of the discriminator, then one of the generator against the new one."""

@@ -17,6 +17,7 @@ def draw_samples(
     samples: int | None = None,
     seed: int = 0,
     indices: np.ndarray | None = None,
+    locations: np.ndarray | None = None,
     batch_size: int = 64,
 ) -> Iterator[np.ndarray]:
     """Samples for each embedding, in batches of (batch, samples, height, width, 3) uint8.
@@ -30,6 +31,8 @@ def draw_samples(
             as many as are asked for, another at most its own.
         seed: of the noise.
         indices: by which, with the seed, the noise of each is drawn, (n,) int64; None: 0 … n - 1.
+        locations: of each, (n, 1, 4) boxes or (n, parts, 3), for a `GawwnGenerator`; None: it
+            chooses them itself.
         batch_size: images a forward pass, about.
     """
     own = generator.samples if samples is None else samples
@@ -45,13 +48,22 @@ def draw_samples(
             if generator.noise_dim:
                 drawn = drawing_noise(seed, indices[start : start + size], own, generator.noise_dim)
                 noise = torch.from_numpy(drawn).to(device).flatten(0, 1)
-                images = generator.pixels(batch.repeat_interleave(own, 0), noise)
+                inputs = [batch.repeat_interleave(own, 0), noise]
+                if locations is not None:
+                    inputs.append(_repeated(locations[start : start + size], own).to(device))
+                images = generator.pixels(*inputs)
                 images = images.unflatten(0, (len(part), own))[:, :, 0]
             else:
                 images = generator.pixels(batch)[:, :own]
             yield images.permute(0, 1, 3, 4, 2).cpu().numpy()
     finally:
         generator.train(training)
+
+
+def _repeated(locations: np.ndarray, samples: int) -> torch.Tensor:
+    """Those of each sample: boxes (batch, 4) or parts (batch, n, 3)."""
+    own = torch.from_numpy(locations).repeat_interleave(samples, 0)
+    return own[:, 0] if own.shape[-1] == 4 else own
 
 
 def draw_images(

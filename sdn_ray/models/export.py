@@ -130,13 +130,21 @@ class Model:
         samples: int | None = None,
         seed: int = 0,
         indices: np.ndarray | None = None,
+        locations: np.ndarray | None = None,
     ) -> Iterator[np.ndarray]:
         """Samples of each caption, in batches (batch, samples, height, width, 3) uint8.
 
         Arguments as in `draw_samples`.
         """
         embeddings = self.embed(captions)
-        return draw_samples(self.generator, embeddings, samples=samples, seed=seed, indices=indices)
+        return draw_samples(
+            self.generator,
+            embeddings,
+            samples=samples,
+            seed=seed,
+            indices=indices,
+            locations=locations,
+        )
 
 
 def export_model(

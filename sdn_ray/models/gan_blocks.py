@@ -1,8 +1,9 @@
 """The blocks that the compared GANs are built of, and how their weights begin.
 
 The names, kernels and initial laws are those of the authors' code (reedscot/icml2016 for
-GAN-INT-CLS, hanzhanggit/StackGAN). No convolution has a bias: the authors set every bias of a
-convolution to zero before each evaluation, which comes to the same. Batch normalisation has
+GAN-INT-CLS, reedscot/nips2016 for GAWWN, hanzhanggit/StackGAN). No convolution has a bias, unless
+GAWWN asks for one: the authors set every bias of a convolution to zero before each evaluation,
+which comes to the same. Batch normalisation has
 ε 1e-5 and a running momentum of 0.1, which PyTorch has too unless told otherwise.
 """
 
@@ -29,15 +30,15 @@ def leaky() -> nn.Module:
 class Down(nn.Conv2d):
     """Halves a map: (batch, in, 2r, 2r) → (batch, out, r, r), by a convolution 4×4."""
 
-    def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__(in_channels, out_channels, 4, stride=2, padding=1, bias=False)
+    def __init__(self, in_channels: int, out_channels: int, bias: bool = False) -> None:
+        super().__init__(in_channels, out_channels, 4, stride=2, padding=1, bias=bias)
 
 
 class Tup(nn.ConvTranspose2d):
     """Doubles a map: (batch, in, r, r) → (batch, out, 2r, 2r), by a transposed convolution 4×4."""
 
-    def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__(in_channels, out_channels, 4, stride=2, padding=1, bias=False)
+    def __init__(self, in_channels: int, out_channels: int, bias: bool = False) -> None:
+        super().__init__(in_channels, out_channels, 4, stride=2, padding=1, bias=bias)
 
 
 class Nup(nn.Sequential):
@@ -103,8 +104,16 @@ class Residual(nn.Module):
         return self.activation(maps + self.body(maps))
 
 
-def drawn_pixels(generator: nn.Module, embeddings: Tensor, noise: Tensor | None) -> Tensor:
+def drawn_pixels(
+    generator: nn.Module, embeddings: Tensor, noise: Tensor | None, *more: Tensor | None
+) -> Tensor:
     """One image of each caption as bytes, by a generator whose images are in [−1, 1].
+
+    Args:
+        generator: is called with all that follows.
+        embeddings: φ_t, ``(batch, embedding_dim)``.
+        noise: ``(batch, noise_dim)``.
+        more: what else it takes.
 
     Returns:
         (batch, 1, 3, height, width) uint8.
@@ -114,7 +123,7 @@ def drawn_pixels(generator: nn.Module, embeddings: Tensor, noise: Tensor | None)
     """
     if noise is None:
         raise ValueError(f"noise: found none, expected (batch, {generator.noise_dim})")
-    images = (generator(embeddings, noise).float() + 1) * 127.5
+    images = (generator(embeddings, noise, *more).float() + 1) * 127.5
     return images.round().clamp(0, 255).to(torch.uint8)[:, None]
 
 

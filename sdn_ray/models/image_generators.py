@@ -8,15 +8,16 @@ from typing_extensions import TypedDict
 
 from sdn_ray.errors import UserError
 from sdn_ray.models.gan_int_cls import GanIntClsGenerator
+from sdn_ray.models.gawwn import GawwnGenerator, Locations
 from sdn_ray.models.generator import MODULATED_BY, Activation, Generator, Upsampling
 from sdn_ray.models.plan import Plan
 from sdn_ray.models.stackgan import StackGanGenerator
 
 # Each has `embedding_dim`, `image_size`, `samples`, `noise_dim`, `whitening`, `settings`, and
 # `pixels(embeddings, noise)`.
-ImageGenerator = Generator | GanIntClsGenerator | StackGanGenerator
+ImageGenerator = Generator | GanIntClsGenerator | StackGanGenerator | GawwnGenerator
 
-SDN, GAN_INT_CLS, STACKGAN = "sdn", "gan_int_cls", "stackgan"
+SDN, GAN_INT_CLS, STACKGAN, GAWWN = "sdn", "gan_int_cls", "stackgan", "gawwn"
 
 
 class MirrorSettings(TypedDict):
@@ -61,6 +62,18 @@ class StackGanSettings(TypedDict):
     stage_two: bool
 
 
+class GawwnSettings(TypedDict):
+    """What `GawwnGenerator.settings` gives."""
+
+    embedding_dim: PositiveInt
+    image_size: PositiveInt
+    width: PositiveInt
+    z_dim: PositiveInt
+    whitened_dim: PositiveInt | None
+    locations: Locations
+    parts: list[str]
+
+
 def _mirror(settings: MirrorSettings) -> Generator:
     given: dict[str, Any] = {**settings}
     if given.pop("modulated_by", None) != MODULATED_BY and given.get("modulated"):
@@ -79,10 +92,15 @@ def _stackgan(settings: StackGanSettings) -> StackGanGenerator:
     return StackGanGenerator(**settings)
 
 
+def _gawwn(settings: GawwnSettings) -> GawwnGenerator:
+    return GawwnGenerator(**settings)
+
+
 _KINDS: dict[str, tuple[TypeAdapter[Any], Callable[[Any], ImageGenerator]]] = {
     SDN: (TypeAdapter(MirrorSettings), _mirror),
     GAN_INT_CLS: (TypeAdapter(GanIntClsSettings), _gan_int_cls),
     STACKGAN: (TypeAdapter(StackGanSettings), _stackgan),
+    GAWWN: (TypeAdapter(GawwnSettings), _gawwn),
 }
 
 
@@ -107,4 +125,6 @@ def method_of(generator: ImageGenerator) -> str:
     """Which method a generator belongs to."""
     if isinstance(generator, Generator):
         return SDN
+    if isinstance(generator, GawwnGenerator):
+        return GAWWN
     return GAN_INT_CLS if isinstance(generator, GanIntClsGenerator) else STACKGAN

@@ -35,12 +35,15 @@ def draw_rows(model: Model, rows: Sequence[Row], seed: int = 0) -> Iterator[np.n
 
     Args:
         model: what draws.
-        rows: with the index of their caption, by which and the seed its noise is drawn.
+        rows: with the index of their caption, by which and the seed its noise is drawn; either
+            all with its location or none.
         seed: of the noise.
     """
     captions = {row["index"]: row["caption"] for row in rows}
+    locations = {row["index"]: row["location"] for row in rows if "location" in row}
     batches = model.draw(
         list(captions.values()),
+        locations=np.array(list(locations.values()), np.float32) if locations else None,
         samples=1 + max(row["sample"] for row in rows),
         seed=seed,
         indices=np.array(list(captions)),

@@ -1,7 +1,7 @@
 """What is asked of a model: captions, of a user or of a data set, as the images they will be."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from sdn_ray.runs.experiment import absolute
 BATCH = 128  # captions that an actor takes at once
 LONGEST_CAPTION = 2000  # characters; encoders read some hundreds
 FILES_AT_ONCE = 512  # files that an actor decodes at once
+Location = tuple[tuple[float, ...], ...]  # a box as one row of four, or parts as rows of three
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,15 @@ class Request:
     caption: str
     class_id: int | None = None
     source: str | None = None  # the real image whose caption it is
+    location: Location | None = None  # of what is to be drawn, where it is given
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """All that is asked for, as JSON; without a location as earlier versions had it."""
+        record = asdict(self)
+        if self.location is None:
+            del record["location"]
+        return record
 
 
 def given_captions(texts: Sequence[str], option: str) -> list[str]:

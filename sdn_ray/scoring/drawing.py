@@ -4,7 +4,7 @@ import io
 import json
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from sdn_ray.models.export import GENERATOR, Model, load_model
 from sdn_ray.pictures import captioned_grid
 from sdn_ray.runs.command_line import new_output
 from sdn_ray.scoring.actors import draw_rows
-from sdn_ray.scoring.captions import BATCH, Request
+from sdn_ray.scoring.captions import BATCH, Location, Request
 from sdn_ray.text.encoders import copied_text_encoder
 
 SHARD = 1024  # images of a Parquet shard
@@ -85,7 +85,8 @@ def draw_requests(
             "seed": settings.seed,
             "first_stage": settings.first_stage,
         }
-        batches = _batches(images, settings)
+        locations = [request.location for request in requests]
+        batches = _batches(images, locations, settings)
         began, done = time.perf_counter(), 0
         for written in stream(
             batches,
@@ -191,7 +192,7 @@ def _note_request(
     request = {
         "generator": file_hash(folder / GENERATOR),
         "text_encoder": path_hash(encoder) if encoder.exists() else None,
-        "captions": fingerprint([asdict(request) for request in requests]),
+        "captions": fingerprint([request.record for request in requests]),
         "samples": settings.samples,
         "format": settings.format,
         **({"seed": settings.seed} if model.generator.noise_dim else {}),
@@ -219,7 +220,10 @@ def _note_request(
     write_text(note, json.dumps(request | {"model": str(folder), "origin": origin}, indent=1))
 
 
-def _batches(images: Sequence[SetImage], settings: DrawingSettings) -> list[list[Row]]:
+def _batches(
+    images: Sequence[SetImage], locations: Sequence[Location | None], settings: DrawingSettings
+) -> list[list[Row]]:
+    """The images in the pieces in which they are drawn; the locations are those of captions."""
     # All samples of a caption are drawn in one pass, and a shard is written in one piece.
     size = SHARD if settings.format == "parquet" else BATCH * settings.samples
     return [
@@ -231,11 +235,17 @@ def _batches(images: Sequence[SetImage], settings: DrawingSettings) -> list[list
                 "class": image.class_id,
                 "source": image.source,
                 "sample": image.sample,
+                **_located(locations[image.index]),
             }
             for image in part
         ]
         for part in batched(images, size)
     ]
+
+
+def _located(location: Location | None) -> Row:
+    """What a row says of where things are to be: nothing where nobody asked."""
+    return {} if location is None else {"location": location}
 
 
 class ImageWriter(BatchActor):

@@ -13,7 +13,7 @@ from sdn_ray.errors import UserError
 from sdn_ray.files import write_text
 from sdn_ray.metrics.scoring import SetScores, check_splits
 from sdn_ray.models.classifiers import INCEPTION, load_classifier
-from sdn_ray.models.export import Model, load_model
+from sdn_ray.models.export import load_model
 from sdn_ray.runs.experiment import absolute
 from sdn_ray.runs.terminal import Display
 from sdn_ray.runs.tracking import Recorder
@@ -36,6 +36,7 @@ from sdn_ray.scoring.image_sets import (
     origins_of,
     usable,
 )
+from sdn_ray.scoring.locations import given_option, with_given_locations
 from sdn_ray.scoring.report import SetReport, print_reports, set_report
 from sdn_ray.scoring.score import score_sets
 from sdn_ray.scoring.text_encoder import score_text_encoder
@@ -50,11 +51,16 @@ def generate(options: Any, display: Display) -> None:
     folder = Path(absolute(options.model, "--model"))
     output = Path(absolute(options.output, "--output"))
     captions = _given_captions(options)
+    given_option(options)
     check_output(output)
     display.wait("reading the model")
     model = load_model(folder)
     model.reader()  # refuses a model that has none
-    requests = captions or _reference_captions(options, model)
+    dataset = None
+    if captions is None:
+        dataset, rows = reference_rows(options.reference, options.split, {"model": model.origin})
+        captions = row_requests(rows, options.captions_per_image)
+    requests = with_given_locations(captions, options, model, dataset)
     settings = DrawingSettings(
         options.samples, options.seed, options.format, options.workers, options.first_stage
     )
@@ -78,11 +84,6 @@ def _given_captions(options: Any) -> list[Request] | None:
         if options.captions is not None
         else None
     )
-
-
-def _reference_captions(options: Any, model: Model) -> list[Request]:
-    _, rows = reference_rows(options.reference, options.split, {"model": model.origin})
-    return row_requests(rows, options.captions_per_image)
 
 
 def draw_figure(kind: str, options: Any, output: Path, display: Display) -> None:

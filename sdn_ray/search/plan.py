@@ -2,14 +2,17 @@
 
 import json
 import shutil
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from sdn_ray.config import ExperimentConfig, NonNegativeFloat, PositiveInt, checked
+from jsonargparse.typing import NonNegativeFloat, PositiveFloat, PositiveInt
+
+from sdn_ray.config import ExperimentConfig
 from sdn_ray.data.rows import CaptionedDataset
 from sdn_ray.data.splits import ClassSplit
-from sdn_ray.errors import OptionError, UserError
+from sdn_ray.errors import OptionError, UserError, checked
 from sdn_ray.files import read_json, write_text
 from sdn_ray.metrics.classifier_score import score_name
 from sdn_ray.metrics.evaluation import PERCEPTUAL
@@ -35,6 +38,7 @@ class StudySettings:
     sampler: Literal["tpe", "random"] = "tpe"
     prune: bool = True
     score_test: bool = False  # of a grid: score every trial on the test classes
+    equal_minutes: PositiveFloat | None = None  # of rows: how long each of them trains
 
 
 @dataclass(frozen=True)
@@ -95,8 +99,13 @@ class StudyPlan:
         """
         space, objective = self.space, self.objective
         space.check(self.config)
-        for values in space.grid() if space.is_grid else space.probes():
-            check_experiment(space.apply(self.config, values))
+        for config in self.experiments():
+            check_experiment(config)
+        if self.settings.equal_minutes is not None and not space.rows:
+            raise UserError(
+                f"--equal_minutes: found it with {space.path}, which has no rows; expected a space "
+                "such as search_spaces/table1_methods.yaml"
+            )
         varied = next((name for name in _OTHER_STAGES if space.varies(name)), None)
         if self.settings.prune and varied and not space.is_grid:
             raise UserError(
@@ -108,6 +117,11 @@ class StudyPlan:
                 f"--objective: {PERCEPTUAL} is measured by the teacher, which {space.path} varies; "
                 f"expected {CLASSIFIER_SCORE}"
             )
+
+    def experiments(self) -> Iterator[ExperimentConfig]:
+        """All of a grid; of other spaces those at the ends of its ranges."""
+        for values in self.space.grid() if self.space.is_grid else self.space.probes():
+            yield self.space.apply(self.config, values)
 
     def split(self, dataset: CaptionedDataset) -> ClassSplit:
         """The classes that the trials see: in a search those for testing are not among them.
@@ -139,12 +153,9 @@ def read_plan(folder: Path) -> StudyPlan:
     """
     if not (folder / "config.yaml").exists():
         raise UserError(f"--resume: {folder} has no config.yaml; expected the folder of a study")
-    return StudyPlan(
-        folder,
-        read_kept_experiment(folder / "config.yaml"),
-        read_search_space(folder / "space.yaml"),
-        _read_settings(folder / "study.json"),
-    )
+    config = read_kept_experiment(folder / "config.yaml")
+    space = read_search_space(folder / "space.yaml").fitting(config)
+    return StudyPlan(folder, config, space, _read_settings(folder / "study.json"))
 
 
 def _read_settings(path: Path) -> StudySettings:

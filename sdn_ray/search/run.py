@@ -107,6 +107,7 @@ def _read_options(options: Namespace, names: Sequence[str]) -> tuple[StudyPlan, 
             sampler=options.sampler,
             prune=options.prune,
             score_test=options.score_test,
+            equal_minutes=options.equal_minutes,
         )
     except OptionError as error:
         raise UserError(f"--{error.option}: {error.reason}") from error
@@ -118,8 +119,8 @@ def _read_options(options: Namespace, names: Sequence[str]) -> tuple[StudyPlan, 
         )
     config = with_absolute_paths(experiment_from(options))
     if options.score_test and space.rows:
-        check_table1(config.evaluation.classifier)
-    return StudyPlan(folder, config, space, settings), False
+        check_table1(config)
+    return StudyPlan(folder, config, space.fitting(config), settings), False
 
 
 def _study_storage(url: str | None, folder: Path) -> str:

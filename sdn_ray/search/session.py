@@ -14,10 +14,12 @@ from sdn_ray.runs.lifecycle import open_tracking
 from sdn_ray.runs.storage import RunStorage
 from sdn_ray.runs.terminal import Display
 from sdn_ray.runs.tracking import Recorder, flatten, open_experiment, start_run
+from sdn_ray.search.equal_time import with_equal_time
 from sdn_ray.search.plan import StudyPlan
 from sdn_ray.search.study import check_study
 from sdn_ray.search.trial import StudyJob
 from sdn_ray.training.checks import check_sizes
+from sdn_ray.training.gawwn import check_annotations
 from sdn_ray.training.job import prepare_job
 
 
@@ -36,7 +38,14 @@ class StudySession:
         config, split = self.plan.config, self.split
         trials = self.plan.settings.concurrent
         display.line(runs_on(self.resources, config.training.workers, trials))
-        images = prepare_configured_images(self.dataset, config.dataset, display)
+        sizes = {trial.dataset.image_size for trial in self.plan.experiments()}
+        by_size = {
+            size: prepare_configured_images(
+                self.dataset, replace(config.dataset, image_size=size), display
+            )
+            for size in sorted({config.dataset.image_size, *sizes})
+        }
+        images = by_size[config.dataset.image_size]
         counts = [len(images.dataset.rows_of(part)) for part in (split.train, split.test)]
         scored = replace(config.evaluation, score_test=bool(split.test))
         check_sizes(replace(config, evaluation=scored), len(split.train), *counts)
@@ -45,8 +54,14 @@ class StudySession:
         job = watch(
             lambda: prepare_job(config, images, split, runner, watch.remote), checkpoints=False
         )
+        plan = self.plan
+        if plan.settings.equal_minutes is not None:
+            space = watch(
+                lambda: with_equal_time(plan, job, self.resources, watch.remote), checkpoints=False
+            )
+            plan = replace(plan, space=space)
         watch.close()
-        return StudyJob(self.plan, job, self.tracked, self.resources)
+        return StudyJob(plan, job, self.tracked, self.resources, by_size)
 
 
 def open_study_session(plan: StudyPlan, terminal: Terminal, *, resumed: bool) -> StudySession:
@@ -61,6 +76,8 @@ def open_study_session(plan: StudyPlan, terminal: Terminal, *, resumed: bool) ->
     if isinstance(tracking, TrackedRun):  # every new trial begins a run in that store
         open_experiment(replace(config.tracking, uri=tracking.uri))
     dataset = read_dataset(config.dataset, terminal)
+    for trial in plan.experiments():
+        check_annotations(trial, dataset)
     split = plan.split(dataset)
     begun = (folder / "trials").is_dir()
     check_study(folder.name, settings.study_storage, new=not resumed, begun=begun)

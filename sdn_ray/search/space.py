@@ -4,7 +4,7 @@ import difflib
 import itertools
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,14 @@ from sdn_ray.distillation.schemes import DIVERSE
 from sdn_ray.errors import UserError, one_line
 from sdn_ray.files import read_yaml
 from sdn_ray.runs.experiment import experiment_from, experiment_parser
+from sdn_ray.training.gawwn import missing_annotations
 
 TOTAL_EPOCHS, STAGE_FRACTION = "total_epochs", "stage_one_fraction"
 STAGE_EPOCHS = ("distillation.stage_one.epochs", "distillation.stage_two.epochs")
 SCHEME = "distillation.scheme"
 ROWS, ROW = "rows", "row"  # settings that have names; the parameter that chooses one of them
 PREPARED = ("teacher.", "text.")  # options by which trials differ in what they are taught by
+IMAGE_SIZE = "dataset.image_size"  # which rows may have of their own: methods have their sizes
 _SHARED = {  # options that no trial has of its own, and why
     "dataset.": "which classes and sizes the objective is measured on",
     "evaluation.": "how the objective is measured",
@@ -71,6 +73,8 @@ class SearchSpace:
     parameters: tuple[Parameter, ...]
     total_epochs: int | None = None
     rows: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # options by name
+    # Of the rows those that the data set cannot be trained with, and what it lacks.
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def is_grid(self) -> bool:
@@ -133,6 +137,30 @@ class SearchSpace:
         if options.get(SCHEME, DIVERSE) != DIVERSE:
             options.setdefault("distillation.samples", 1)  # which belong to that scheme alone
         return options
+
+    def fitting(self, config: ExperimentConfig) -> "SearchSpace":
+        """The same without those rows whose methods need annotations that the data set lacks.
+
+        Raises:
+            UserError: when no row is left.
+        """
+        missing: dict[str, str] = {}
+        for row in self.rows:
+            lacks = missing_annotations(self.apply(config, {ROW: row}))
+            if lacks:
+                missing[row] = f"{config.dataset.name}, {lacks}"
+        if not missing:
+            return self
+        kept = tuple(row for row in self.rows if row not in missing)
+        if not kept:
+            raise UserError(
+                f"{self.path}: rows: found none that can be trained on {config.dataset.name}, "
+                f"expected methods that do without its annotations"
+            )
+        parameters = tuple(
+            replace(one, values=kept) if one.name == ROW else one for one in self.parameters
+        )
+        return replace(self, parameters=parameters, left_out=missing)
 
     def check(self, config: ExperimentConfig) -> None:
         """Try the ends of every range and every value once.
@@ -239,7 +267,8 @@ def _rows(where: str, content: Any, known: set[str]) -> dict[str, dict[str, Any]
                 raise UserError(
                     f"{inner}: is no option of a trial; expected {_near(option, known)}"
                 )
-            _refuse_shared(inner, option)
+            if option != IMAGE_SIZE:
+                _refuse_shared(inner, option)
     return {str(name): dict(options) for name, options in content.items()}
 
 

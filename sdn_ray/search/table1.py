@@ -16,23 +16,33 @@ from optuna.trial import FrozenTrial, TrialState
 from rich.box import SIMPLE
 from rich.table import Column, Table
 
+from sdn_ray.config import ExperimentConfig
+from sdn_ray.data.synthetic.flowers import NAME as SYNTHETIC
 from sdn_ray.errors import UserError
 from sdn_ray.files import replacing, write_text
+from sdn_ray.metrics.attributes import ATTRIBUTES
 from sdn_ray.metrics.classifier_score import distance_name, score_name
 from sdn_ray.metrics.evaluation import TEST_SPLITS
-from sdn_ray.runs.folder import read_metrics
+from sdn_ray.runs.folder import read_metrics, read_scores
 from sdn_ray.runs.terminal import Display
 from sdn_ray.runs.tracking import Recorder
 from sdn_ray.scoring.image_sets import Entry
 from sdn_ray.scoring.report import SetReport, with_deviation
 from sdn_ray.scoring.run import score_entries
+from sdn_ray.search.space import SearchSpace
 from sdn_ray.search.table3 import picture_settings, trials_by_setting
 from sdn_ray.search.trial import StudyJob
 
-_REAL = "real images"
-_COUNTS = ("epochs", "images seen")
+_REAL, _SHUFFLED = "real images", "shuffled captions"
+_SSIM = "SSIM"
+_DAGGER = "†"  # of a row that was not trained
+_COUNTS = ("pixels a side", "epochs", "images seen")
 _TRAINING = (*_COUNTS, "images/s", "hours")
 _COLORS = "colours, %"
+_LATEX = {"%": r"\%", "_": r"\_", "&": r"\&", "±": r"$\pm$", _DAGGER: r"$\dagger$"}
+
+
+Entries = list[tuple[str, float]]  # columns with their values
 
 
 @dataclass(frozen=True)
@@ -40,14 +50,24 @@ class Row:
     """One line of the table: a setting, and what its trials have in each column."""
 
     name: str
-    seeds: int | None  # None: of the real images
+    seeds: int | None  # None: of the real images, and of a method that was not trained
     found: Mapping[str, Sequence[float]]  # by column, a value a trial
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """What is known of all models."""
+
+    how: str  # it was measured, for the table's title
+    trials: Mapping[int, Entries]  # by number
+    others: Sequence[Row]  # what stands beneath: the real images
 
 
 def table1(study: optuna.Study, shared: StudyJob, recorder: Recorder, display: Display) -> None:
     """Score every trial's model on the test classes, and keep the table and the figure.
 
-    Trials that differ in nothing but `seed` are one row: mean ± standard deviation (population).
+    Trials that differ in nothing but `seed` are one row: mean ± standard deviation (population). A
+    row whose method needs annotations that the data set lacks has dashes and a footnote.
     ``table.json``, ``table.md``, ``table.tex`` and ``table.png`` hold the same figures;
     ``methods.png`` is the paper's Figure 3: a column a row of the table, a row a caption.
 
@@ -57,38 +77,97 @@ def table1(study: optuna.Study, shared: StudyJob, recorder: Recorder, display: D
     groups = trials_by_setting(study.get_trials(states=(TrialState.COMPLETE,)))
     display.wait("scoring the test classes")
     trials = [trial for own in groups.values() for trial in own]
-    found = _reports(trials, shared, display)
-    reports = {trial.number: report for trial, report in zip(trials, found, strict=True)}
-    rows = [
-        Row(name, len(own), _columns(shared, [(one, reports[one.number]) for one in own]))
-        for name, own in groups.items()
-    ]
-    first = reports[trials[0].number]
-    rows.append(Row(_REAL, None, {name: [v] for name, v in _scores(first, first.real_scores)}))
-    title = (
-        f"{shared.folder.name}: {first.images} images of the test classes, {first.classifier}, "
-        f"{first.splits} splits"
+    scored = (
+        _reported(trials, shared, display)
+        if shared.plan.config.evaluation.classifier
+        else _recorded(trials, shared)
     )
+    trained = {
+        name: Row(name, len(own), _columns(shared, own, scored.trials))
+        for name, own in groups.items()
+    }
+    rows = [*with_left_out(trained, shared.space), *scored.others]
+    title = f"{shared.folder.name}: {scored.how}{_training_of(trained, shared)}"
     headers = ["method", "seeds", *dict.fromkeys(name for row in rows for name in row.found)]
     cells = [row_cells(row, headers[2:]) for row in rows]
-    _print(title, headers, cells, display)
-    files = _write(shared.folder, title, headers, cells, rows)
+    notes = footnotes(shared.space)
+    _print(title, headers, cells, notes, display)
+    files = _write(shared.folder, title, headers, cells, notes, rows)
     picture_settings(shared.folder / "methods.png", shared, groups)
     for file in (*files, shared.folder / "methods.png"):
         recorder.file(file)
 
 
-def check_table1(classifier: str | None) -> None:
-    """Refuse a table without its first column.
+def with_left_out(trained: Mapping[str, Row], space: SearchSpace) -> list[Row]:
+    """The rows of a table, each that was left out among them at its place in the space."""
+    rows = [*trained.values()]
+    for name in space.left_out:
+        # Before the trained rows of the next one in the space that was trained.
+        names = [*space.rows]
+        later = tuple(f"{other}, " for other in names[names.index(name) + 1 :])
+        places = (i for i, row in enumerate(rows) if f"{row.name}, ".startswith(later))
+        rows.insert(next(places, len(rows)), Row(name + _DAGGER, None, {}))
+    return rows
+
+
+def footnotes(space: SearchSpace) -> list[str]:
+    """What stands under the table: why a row has dashes."""
+    return [f"{_DAGGER} {name}: not trained on {why}" for name, why in space.left_out.items()]
+
+
+def check_table1(config: ExperimentConfig) -> None:
+    """Refuse a table of photographs without its first column.
+
+    Of the embedded data set, whose attributes are read off the pixels, a table may do without.
 
     Raises:
         UserError: there is no classifier.
     """
-    if not classifier:
+    if not config.evaluation.classifier and config.dataset.name != SYNTHETIC:
         raise UserError(
             "--score_test: found true with rows of methods and no evaluation.classifier, expected "
             "one, such as squeezenet1_1:WEIGHTS, for the table's score"
         )
+
+
+def _training_of(trained: Mapping[str, Row], shared: StudyJob) -> str:
+    """What the rows' trainings have in common: a time, or a number of images."""
+    if shared.plan.settings.equal_minutes is not None:
+        return f"; each trained for about {shared.plan.settings.equal_minutes:g} minutes"
+    seen = {value for row in trained.values() for value in row.found["images seen"]}
+    return f"; each saw {seen.pop():.0f} images" if len(seen) == 1 else ""
+
+
+def _reported(trials: Sequence[FrozenTrial], shared: StudyJob, display: Display) -> _Scored:
+    """What `sdn_ray.evaluate` says of every trial's model, and of the real images."""
+    reports = _reports(trials, shared, display)
+    first = reports[0]
+    return _Scored(
+        f"{first.images} images of the test classes, {first.classifier}, {first.splits} splits",
+        {
+            trial.number: _scores(report, report.scores)
+            for trial, report in zip(trials, reports, strict=True)
+        },
+        [Row(_REAL, None, {name: [v] for name, v in _scores(first, first.real_scores)})],
+    )
+
+
+def _recorded(trials: Sequence[FrozenTrial], shared: StudyJob) -> _Scored:
+    """What every trial has measured at its end, of what captions of the embedded data set name."""
+    scores = {trial.number: read_scores(shared.trial_folder(trial.number)) for trial in trials}
+    first = scores[trials[0].number]
+
+    def read(own: Mapping[str, float], of: str = "") -> list[tuple[str, float]]:
+        return [(f"{n}, %", 100 * own[n + of]) for n in ATTRIBUTES if n + of in own]
+
+    return _Scored(
+        "images of the test species that show what their captions name",
+        {number: [*read(own), (_SSIM, own["ssim"])] for number, own in scores.items()},
+        [
+            Row(name, None, {column: [value] for column, value in read(first, of)})
+            for name, of in ((_REAL, "_of_real_images"), (_SHUFFLED, "_of_shuffled_captions"))
+        ],
+    )
 
 
 def _reports(trials: Sequence[FrozenTrial], shared: StudyJob, display: Display) -> list[SetReport]:
@@ -115,24 +194,24 @@ def _reports(trials: Sequence[FrozenTrial], shared: StudyJob, display: Display) 
 
 
 def _columns(
-    shared: StudyJob, trials: Sequence[tuple[FrozenTrial, SetReport]]
+    shared: StudyJob, trials: Sequence[FrozenTrial], scores: Mapping[int, Entries]
 ) -> dict[str, list[float]]:
     """Of the trials of a row, each column's values."""
     found: dict[str, list[float]] = {}
-    for trial, report in trials:
-        for name, value in (*_scores(report, report.scores), *_trained(shared, trial)):
+    for trial in trials:
+        for name, value in (*scores[trial.number], *_trained(shared, trial)):
             found.setdefault(name, []).append(value)
     return found
 
 
-def _scores(report: SetReport, scores: Mapping[str, float]) -> list[tuple[str, float]]:
+def _scores(report: SetReport, scores: Mapping[str, float]) -> Entries:
     """The scores that the table has, under its names; real images have some of them."""
     classifier = report.classifier
     wanted = {
         "score": score_name(classifier),
         "FID": distance_name(classifier, "fid"),
         "KID": distance_name(classifier, "kid"),
-        "SSIM": "ssim",
+        _SSIM: "ssim",
         "FSIM": "fsim",
         _COLORS: "color_agreement",
         "SSIM between captions": "ssim_between_captions",
@@ -143,13 +222,15 @@ def _scores(report: SetReport, scores: Mapping[str, float]) -> list[tuple[str, f
     return list(found.items())
 
 
-def _trained(shared: StudyJob, trial: FrozenTrial) -> list[tuple[str, float]]:
-    """Epochs, images and hours of a trial's training, without what it scored in between."""
+def _trained(shared: StudyJob, trial: FrozenTrial) -> Entries:
+    """Size, epochs, images and hours of a trial's training, without what it scored in between."""
     images = len(shared.job.images.dataset.rows_of(shared.job.split.train))
     rates = [one["images_per_second"] for one in read_metrics(shared.trial_folder(trial.number))]
     seconds = sum(images / rate for rate in rates)
     seen = images * len(rates)
-    return list(zip(_TRAINING, (len(rates), seen, seen / seconds, seconds / 3600), strict=True))
+    size = shared.trial_config(trial.params).dataset.image_size
+    found = (size, len(rates), seen, seen / seconds, seconds / 3600)
+    return list(zip(_TRAINING, found, strict=True))
 
 
 def row_cells(row: Row, names: Sequence[str]) -> list[str]:
@@ -169,7 +250,11 @@ def row_cells(row: Row, names: Sequence[str]) -> list[str]:
 
 
 def _print(
-    title: str, headers: Sequence[str], cells: Sequence[Sequence[str]], display: Display
+    title: str,
+    headers: Sequence[str],
+    cells: Sequence[Sequence[str]],
+    notes: Sequence[str],
+    display: Display,
 ) -> None:
     """A column a method: a terminal has no room for a column a score."""
     methods = (Column(line[0], overflow="fold", justify="right") for line in cells)
@@ -177,6 +262,8 @@ def _print(
     for place, name in enumerate(headers[1:], 1):
         table.add_row(name, *(line[place] for line in cells))
     display.console.print(table)
+    for note in notes:
+        display.line(note)
 
 
 def _write(
@@ -184,6 +271,7 @@ def _write(
     title: str,
     headers: Sequence[str],
     cells: Sequence[Sequence[str]],
+    notes: Sequence[str],
     rows: Sequence[Row],
 ) -> list[Path]:
     """The table as JSON (each seed by itself), Markdown, LaTeX and a picture."""
@@ -192,29 +280,37 @@ def _write(
     write_text(paths[0], json.dumps(values, indent=1) + "\n")
     lines = [headers, ["---"] * len(headers), *cells]
     markdown = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    write_text(paths[1], f"{title}\n\n{markdown}\n")
-    write_text(paths[2], latex(headers, cells))
-    _picture(paths[3], title, headers, cells)
+    write_text(paths[1], "\n\n".join([title, markdown, *notes]) + "\n")
+    write_text(paths[2], latex(headers, cells, notes))
+    _picture(paths[3], title, headers, cells, notes)
     return paths
 
 
-def latex(headers: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
+def latex(headers: Sequence[str], cells: Sequence[Sequence[str]], notes: Sequence[str] = ()) -> str:
     """A `tabular` with the lines of booktabs; the first column is text, others are figures."""
 
     def line(texts: Sequence[str]) -> str:
-        escaped = (
-            text.replace("%", r"\%").replace("_", r"\_").replace("&", r"\&").replace("±", r"$\pm$")
-            for text in texts
-        )
-        return " & ".join(escaped) + r" \\"
+        return " & ".join(map(_escaped, texts)) + r" \\"
 
     begin = rf"\begin{{tabular}}{{l{'r' * (len(headers) - 1)}}}"
     inner = [line(headers), r"\midrule", *map(line, cells)]
-    return "\n".join([begin, r"\toprule", *inner, r"\bottomrule", r"\end{tabular}"]) + "\n"
+    table = [begin, r"\toprule", *inner, r"\bottomrule", r"\end{tabular}"]
+    return "\n".join([*table, *(rf"\par {_escaped(note)}" for note in notes)]) + "\n"
+
+
+def _escaped(text: str) -> str:
+    """A text as LaTeX has it."""
+    for plain, own in _LATEX.items():
+        text = text.replace(plain, own)
+    return text
 
 
 def _picture(
-    path: Path, title: str, headers: Sequence[str], cells: Sequence[Sequence[str]]
+    path: Path,
+    title: str,
+    headers: Sequence[str],
+    cells: Sequence[Sequence[str]],
+    notes: Sequence[str],
 ) -> None:
     from matplotlib.figure import Figure  # which takes a second to import
 
@@ -222,6 +318,7 @@ def _picture(
     axes = figure.add_subplot()
     axes.axis("off")
     axes.set_title(title, fontsize=9)
+    axes.text(0, 0, "\n".join(notes), transform=axes.transAxes, va="top", fontsize=8)
     table = axes.table([list(line) for line in cells], colLabels=list(headers), loc="center")
     table.auto_set_font_size(False)
     table.set_fontsize(8)

@@ -14,6 +14,7 @@ from ray.tune.integration.ray_train import TuneReportCallback
 from sdn_ray.cluster.resources import use_device
 from sdn_ray.cluster.tasks import ray_runner, run_locally
 from sdn_ray.config import ExperimentConfig
+from sdn_ray.data.prepared import PreparedImages
 from sdn_ray.files import write_text
 from sdn_ray.methods.loop import StepProgress
 from sdn_ray.runs.experiment import to_yaml
@@ -25,6 +26,7 @@ from sdn_ray.search.study import LAST_EPOCH, REASON, RUNG, STATUS_TAG
 from sdn_ray.text.encoders import CHAR_CNN_RNN
 from sdn_ray.training.build import method_stages, method_tags
 from sdn_ray.training.gauges import Gauges
+from sdn_ray.training.gawwn import method_locations
 from sdn_ray.training.job import TrainingJob, WorkerContext, prepare_job
 from sdn_ray.training.ray_train import UNRECOVERABLE, failure_reason, fit
 from sdn_ray.training.records import OBJECTIVE
@@ -39,6 +41,7 @@ class StudyJob:
     job: TrainingJob  # with the prepared data
     parent: TrackedRun  # the study's MLflow run
     resources: dict[str, float]  # of each of a trial's workers
+    images: Mapping[int, PreparedImages]  # of every size that trials have
 
     @property
     def folder(self) -> Path:
@@ -185,13 +188,14 @@ def run_trial(trial: dict[str, Any], study: StudyJob) -> None:
 
 
 def _trial_job(study: StudyJob, config: ExperimentConfig, log: TrialLog) -> TrainingJob:
-    """The study's job, or one of the trial's own where it has another teacher or encoder."""
-    shared = study.job
-    if not study.space.varies(*PREPARED):
-        return replace(shared, config=config)
+    """The study's job, or one of the trial's own where its images or its teachers are others."""
+    shared, images = study.job, study.images[config.dataset.image_size]
+    if not study.space.varies(*PREPARED) and images.key == shared.images.key:
+        locations = method_locations(config, shared.images.dataset)
+        return replace(shared, config=config, locations=locations)
     runner = run_locally if config.training.workers == 1 else ray_runner(study.resources)
     # What another trial has prepared is in the cache by now.
-    return prepare_job(config, shared.images, shared.split, runner, log)
+    return prepare_job(config, images, shared.split, runner, log)
 
 
 def _train(job: TrainingJob, study: StudyJob, log: TrialLog, number: int) -> None:

@@ -9,13 +9,16 @@ import torch
 from torch import nn
 
 from sdn_ray.config import ExperimentConfig
+from sdn_ray.data.batches import EncodedImages
 from sdn_ray.errors import UserError
 from sdn_ray.methods.gan_int_cls import Adversarial, GanIntCls
+from sdn_ray.methods.gawwn import Gawwn
 from sdn_ray.methods.method import Stage
 from sdn_ray.methods.sdn import Computing
 from sdn_ray.methods.stackgan import STAGE_ONE, STAGE_TWO, StackGan, StackStage
 from sdn_ray.models.gan_int_cls import GanIntClsDiscriminator, GanIntClsGenerator
-from sdn_ray.models.image_generators import GAN_INT_CLS, STACKGAN
+from sdn_ray.models.gawwn import GawwnGenerator
+from sdn_ray.models.image_generators import GAN_INT_CLS, GAWWN, STACKGAN
 from sdn_ray.models.stackgan import (
     SMALLEST_FIRST,
     StackGanGenerator,
@@ -25,13 +28,19 @@ from sdn_ray.models.stackgan import (
 )
 from sdn_ray.models.whitening import Whitening
 from sdn_ray.text.whitening import CaptionWhitening
+from sdn_ray.training.gawwn import (
+    GawwnDiscriminator,
+    check_gawwn,
+    gawwn_networks,
+    gawwn_stages,
+    keep_training_boxes,
+)
 
 _LEAST_WIDTH = 4  # a bottleneck has a quarter of it
-Gan = GanIntCls | StackGan
-# A generator, and a discriminator for each stage.
-Networks = tuple[
-    GanIntClsGenerator | StackGanGenerator, list[GanIntClsDiscriminator | StageTwoDiscriminator]
-]
+Gan = GanIntCls | StackGan | Gawwn
+GanGenerator = GanIntClsGenerator | StackGanGenerator | GawwnGenerator
+GanDiscriminator = GanIntClsDiscriminator | StageTwoDiscriminator | GawwnDiscriminator
+Networks = tuple[GanGenerator, list[GanDiscriminator]]  # with a discriminator for each stage
 
 
 @dataclass(frozen=True)
@@ -39,8 +48,8 @@ class GanKind:
     """What the training needs to know of one of them."""
 
     stages: Callable[[ExperimentConfig], tuple[Stage, ...]]
-    # (configuration, embedding_dim, whitened_dim): generator and discriminators, without weights
-    networks: Callable[[ExperimentConfig, int, int | None], Networks]
+    # (configuration, embedding_dim, whitened_dim, names of parts): networks without weights
+    networks: Callable[[ExperimentConfig, int, int | None, tuple[str, ...]], Networks]
 
 
 def gan_stages(config: ExperimentConfig) -> tuple[Stage, ...]:
@@ -49,19 +58,29 @@ def gan_stages(config: ExperimentConfig) -> tuple[Stage, ...]:
 
 
 def gan_networks(
-    config: ExperimentConfig, embedding_dim: int, whitened_dim: int | None = None
+    config: ExperimentConfig,
+    embedding_dim: int,
+    whitened_dim: int | None = None,
+    parts: tuple[str, ...] = (),
 ) -> Networks:
     """Generator and discriminators, whose weights are still to be drawn.
+
+    Args:
+        config: the experiment, whose method is a GAN.
+        embedding_dim: width of a caption's embedding.
+        whitened_dim: width of a whitened one, where they are.
+        parts: names of those that images have, for a method that is told where they are.
 
     Raises:
         UserError: an image size that they do not have.
     """
-    return GANS[config.method].networks(config, embedding_dim, whitened_dim)
+    return GANS[config.method].networks(config, embedding_dim, whitened_dim, parts)
 
 
 def new_gan(
     config: ExperimentConfig,
-    embedding_dim: int,
+    data: EncodedImages,
+    parts: tuple[str, ...],
     whitening: CaptionWhitening | None,
     computing: Computing,
     stages: tuple[Any, ...] | None = None,
@@ -70,21 +89,34 @@ def new_gan(
 
     Args:
         config: the experiment, whose method is a GAN.
-        embedding_dim: width of a caption's embedding.
+        data: the training images.
+        parts: names of those that they have, where the method is told where these are.
         whitening: of the embeddings, where there is one.
         computing: how.
         stages: other ones of the same names.
     """
     whitened_dim = whitening.dim if whitening else None
-    generator, discriminators = gan_networks(config, embedding_dim, whitened_dim)
+    embedding_dim = data.embeddings.shape[1]
+    generator, discriminators = gan_networks(config, embedding_dim, whitened_dim, parts)
     for place, network in enumerate((generator, *discriminators)):
         network.reset_parameters(config.seed + place)
         set_whitening(network, whitening)
     own: tuple[Any, ...] = gan_stages(config)
+    by_stage: Any = {stage.name: one for stage, one in zip(own, discriminators, strict=True)}
+    if isinstance(generator, GawwnGenerator):
+        keep_training_boxes(generator, data)
+        return Gawwn(
+            generator,
+            by_stage,
+            stages or own,
+            given_share=config.gawwn.given_share,
+            seed=config.seed,
+            computing=computing,
+        )
     if isinstance(generator, StackGanGenerator):
         return StackGan(
             generator,
-            {stage.name: one for stage, one in zip(own, discriminators, strict=True)},
+            by_stage,
             stages or own,
             kl_weight=config.stackgan.kl_weight,
             seed=config.seed,
@@ -113,6 +145,8 @@ def check_gan(config: ExperimentConfig) -> None:
         _check_width(f"{config.method}.{name}", getattr(options, name), _LEAST_WIDTH)
     if config.method == STACKGAN:
         _check_stages(config)
+    if config.method == GAWWN:
+        check_gawwn(config)
     # Shapes alone. What is too large even for these `check_memory` refuses.
     with torch.device("meta"), suppress(ArithmeticError, RuntimeError, TypeError):
         gan_networks(config, config.text.embedding_dim)  # refuses image sizes
@@ -175,7 +209,7 @@ def _adversarial(config: ExperimentConfig) -> tuple[Adversarial]:
 
 
 def _gan_int_cls(
-    config: ExperimentConfig, embedding_dim: int, whitened_dim: int | None
+    config: ExperimentConfig, embedding_dim: int, whitened_dim: int | None, _: tuple[str, ...]
 ) -> Networks:
     c = config.gan_int_cls
     size = config.dataset.image_size
@@ -210,11 +244,13 @@ def _stack_stages(config: ExperimentConfig) -> tuple[StackStage, ...]:
     )
 
 
-def _stackgan(config: ExperimentConfig, embedding_dim: int, whitened_dim: int | None) -> Networks:
+def _stackgan(
+    config: ExperimentConfig, embedding_dim: int, whitened_dim: int | None, _: tuple[str, ...]
+) -> Networks:
     c, size = config.stackgan, config.dataset.image_size
     two = c.stage_two.epochs > 0
     shape = c.discriminator_width, c.text_width, whitened_dim
-    discriminators: list[GanIntClsDiscriminator | StageTwoDiscriminator] = [
+    discriminators: list[GanDiscriminator] = [
         StageOneDiscriminator(embedding_dim, c.first_size, *shape)
     ]
     if two:
@@ -232,7 +268,18 @@ def _stackgan(config: ExperimentConfig, embedding_dim: int, whitened_dim: int | 
     return generator, discriminators
 
 
+def _gawwn(
+    config: ExperimentConfig,
+    embedding_dim: int,
+    whitened_dim: int | None,
+    parts: tuple[str, ...],
+) -> Networks:
+    generator, discriminators = gawwn_networks(config, embedding_dim, whitened_dim, parts)
+    return generator, [*discriminators]
+
+
 GANS = {
     GAN_INT_CLS: GanKind(_adversarial, _gan_int_cls),
     STACKGAN: GanKind(_stack_stages, _stackgan),
+    GAWWN: GanKind(gawwn_stages, _gawwn),
 }

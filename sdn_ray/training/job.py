@@ -8,7 +8,9 @@ from typing import Any
 from sdn_ray.cluster.progress import WorkerTerminal
 from sdn_ray.cluster.tasks import Runner
 from sdn_ray.config import ExperimentConfig
+from sdn_ray.data.batches import EncodedImages
 from sdn_ray.data.prepared import CaptionArrays, PreparedImages
+from sdn_ray.data.readers.annotations import Locations
 from sdn_ray.data.splits import ClassSplit
 from sdn_ray.methods.loop import StepProgress
 from sdn_ray.preparation.captions import prepare_captions
@@ -16,6 +18,7 @@ from sdn_ray.preparation.teacher import prepare_teacher
 from sdn_ray.preparation.whitening import prepare_whitening
 from sdn_ray.runs.folder import TrackedRun
 from sdn_ray.runs.storage import RunStorage
+from sdn_ray.training.gawwn import method_locations
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,7 @@ class TrainingJob:
     text_encoder: Path | None
     tracked: TrackedRun | None
     whitening: Path | None = None  # of the captions' embeddings
+    locations: Locations | None = None  # of all images, where the method is told them
     name: str = ""  # of the run in its storage
     objective: str | None = None  # the metric by which a trial is compared with others
 
@@ -38,6 +42,11 @@ class TrainingJob:
     def finished(self) -> bool:
         """Whether the run has its model."""
         return (self.run / "model").is_dir()  # whole, since it is renamed into place last
+
+    def encoded(self, class_ids: tuple[int, ...]) -> EncodedImages:
+        """The images of some classes with their captions' embeddings, and their locations."""
+        values = self.locations.values if self.locations else None
+        return self.captions.encoded(self.images, class_ids, values)
 
     def storage(self) -> RunStorage | None:
         """Where the run folder is kept a second time, if it is."""
@@ -80,4 +89,15 @@ def prepare_job(
     teacher = prepare_teacher(config, images, split, runner, terminal)
     captions, encoder = prepare_captions(config, images, split, teacher, runner, terminal)
     whitening = prepare_whitening(config, images, split, teacher, captions, runner, terminal)
-    return TrainingJob(config, Path(), images, captions, split, teacher, encoder, None, whitening)
+    return TrainingJob(
+        config,
+        Path(),
+        images,
+        captions,
+        split,
+        teacher,
+        encoder,
+        None,
+        whitening,
+        method_locations(config, images.dataset),
+    )

@@ -9,6 +9,7 @@ from sdn_ray.config import (
     DistillationConfig,
     ExperimentConfig,
     GanIntClsConfig,
+    GawwnConfig,
     GeneratorConfig,
     StackGanConfig,
     StageThreeConfig,
@@ -18,7 +19,7 @@ from sdn_ray.distillation.schemes import ADVERSARIAL, DIVERSE
 from sdn_ray.errors import UserError
 from sdn_ray.models.feature_heads import GROUP
 from sdn_ray.models.generator import check_modulation
-from sdn_ray.models.image_generators import GAN_INT_CLS, SDN, STACKGAN, ImageGenerator
+from sdn_ray.models.image_generators import GAN_INT_CLS, GAWWN, SDN, STACKGAN, ImageGenerator
 from sdn_ray.models.plan import Plan
 from sdn_ray.training.build import (
     config_stages,
@@ -34,6 +35,7 @@ _SECTIONS: tuple[tuple[str, str, Any], ...] = (
     (SDN, "distillation", DistillationConfig()),
     (GAN_INT_CLS, "gan_int_cls", GanIntClsConfig()),
     (STACKGAN, "stackgan", StackGanConfig()),
+    (GAWWN, "gawwn", GawwnConfig()),
 )
 
 

@@ -21,6 +21,7 @@ from sdn_ray.preparation.images import (
 from sdn_ray.runs.folder import TrackedRun
 from sdn_ray.runs.lifecycle import begin_run, open_tracking
 from sdn_ray.runs.storage import RunStorage
+from sdn_ray.training.gawwn import check_annotations
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,7 @@ def open_session(
     terminal.wait("opening MLflow's store")
     tracking = open_tracking(config, folder)
     dataset = read_dataset(config.dataset, terminal)
+    check_annotations(config, dataset)
     split = dataset_split(dataset, config.dataset)
     if config.storage:
         RunStorage(config.storage, folder.name).check(folder, new=not known)

@@ -34,9 +34,11 @@ from sdn_ray.models.teacher import Teacher, load_teacher
 from sdn_ray.training.build import new_adversary, new_generator
 from sdn_ray.training.checks import check_memory
 from sdn_ray.training.gans import new_gan
+from sdn_ray.training.gawwn import random_locations
 from sdn_ray.training.method_checks import check_method
 
 _WARM_UP_BLOCKS = 1
+_FIRST_STEPS = 3
 _MATRIX = 4096
 _COUNTED = 4  # images whose arithmetic is counted
 
@@ -96,7 +98,7 @@ def _method(
     computing = Computing(precision, config.training.compile, device)
     data = _data(config, _random_images(config, config.training.batch_size))
     if not isinstance(stage, Stage):
-        return new_gan(config, config.text.embedding_dim, None, computing, (stage,))
+        return new_gan(config, data, (), None, computing, (stage,))
     weights = layer_weights("mean", {}, teacher.plan, config.dataset.image_size)
     generator = _generator(config, teacher, stage)
     adversary = new_adversary(config, teacher, data, config.text.embedding_dim, device)
@@ -109,7 +111,7 @@ def _random_images(config: ExperimentConfig, count: int) -> np.ndarray:
 
 
 def _data(config: ExperimentConfig, images: np.ndarray) -> EncodedImages:
-    """Images, each of a class of its own and with a random caption."""
+    """Images, each of a class of its own, with a random caption and at random places."""
     width, places = config.text.embedding_dim, np.arange(len(images))
     draws = np.random.default_rng(0)
     return EncodedImages(
@@ -119,6 +121,7 @@ def _data(config: ExperimentConfig, images: np.ndarray) -> EncodedImages:
         caption_counts=np.ones_like(places),
         indices=places,
         classes=places,
+        locations=random_locations(config, len(images)),
     )
 
 
@@ -165,6 +168,42 @@ def measured_rates(
     images = config.training.batch_size * blocks.steps
     rates = {name: images / statistics.median(own) for name, own in seconds.items()}
     return rates | {"train": statistics.median(trained)}
+
+
+def training_rate(
+    config: ExperimentConfig,
+    teacher: Teacher,
+    stage: Any,
+    precision: Precision,
+    resources: dict[str, float],
+    seconds: float,
+) -> float:
+    """images/s of a stage's steps as the training takes them, its data in memory.
+
+    Args:
+        config: the experiment.
+        teacher: as it was loaded.
+        stage: of the method.
+        precision: settled.
+        resources: of a training worker.
+        seconds: for how long about, after the first steps.
+    """
+    device = use_device(resources)
+    method = _method(config, copy.deepcopy(teacher), stage, precision, device)
+    step = method.steps(stage, method.begin(stage))
+    data = _data(config, _random_images(config, config.training.batch_size))
+    [batch] = _batches(config, data, device).epoch(0, rows=stage.rows)
+
+    def steps(count: int) -> float:
+        def work() -> None:
+            for number in range(count):
+                step(batch, Noise(0, number, method.device))
+
+        return _timed(work, device)
+
+    steps(_FIRST_STEPS)  # which may compile
+    count = max(1, round(seconds * _FIRST_STEPS / steps(_FIRST_STEPS)))
+    return config.training.batch_size * count / steps(count)
 
 
 def _timed_blocks(step: Callable[[], Any], device: str, blocks: Blocks) -> list[float]:

@@ -86,7 +86,7 @@ class Worker:
     def __init__(self, job: TrainingJob, context: WorkerContext) -> None:
         self.job, self.config, self.context = job, job.config, context
         self.terminal, self.rank, self.device = context.terminal, context.rank, context.device
-        self.train_data = job.captions.encoded(job.images, job.split.train)
+        self.train_data = job.encoded(job.split.train)
         self.recorder = (
             Recorder(job.tracked, self.terminal.line) if self.rank == 0 and job.tracked else None
         )
@@ -98,9 +98,7 @@ class Worker:
         # their names say so.
         watched = job.split.validation or job.split.train
         self.watched_name = "validation" if job.split.validation else "train"
-        self.watched = spread(
-            job.captions.encoded(job.images, watched), self.config.evaluation.images
-        )
+        self.watched = spread(job.encoded(watched), self.config.evaluation.images)
         self.batches = EpochBatches(
             self.train_data,
             batch_size=self.config.training.batch_size,
@@ -194,7 +192,8 @@ class Worker:
         computing = Computing(settled(options.precision), options.compile, self.device)
         if config.method in GANS:
             self._teacher.to(self.device)  # which measures alone
-            return new_gan(config, self.train_data.embeddings.shape[1], whitening, computing)
+            parts = self.job.locations.parts if self.job.locations else ()
+            return new_gan(config, self.train_data, parts, whitening, computing)
         if state:
             weights = stored_weights(state["networks"])
         else:
@@ -221,6 +220,7 @@ class Worker:
             # Left out where there is none: runs of earlier versions go on.
             **({"whitening": file_hash(job.whitening)} if job.whitening else {}),
             **({"training.average_half_life": half_life} if half_life else {}),
+            **({"locations": job.locations.fingerprint} if job.locations else {}),
         }
 
     def _of_rank_zero(self, make: Callable[[], Value]) -> Value:
@@ -345,7 +345,7 @@ class Worker:
         scores: dict[str, float] = {}
         generator, last = _generators(run)
         if self.config.evaluation.score_test:
-            test = self.job.captions.encoded(self.job.images, self.job.split.test)
+            test = self.job.encoded(self.job.split.test)
             scores = self._score_test(generator, test, baselines=True)
             if last:
                 others = self._score_test(last, test, baselines=False)

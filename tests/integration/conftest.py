@@ -17,6 +17,7 @@ from sdn_ray.models.generator import Generator
 from sdn_ray.models.plan import Plan
 from sdn_ray.runs.tracking import start_run
 from sdn_ray.text.char_cnn_rnn import CharCnnRnn
+from tests.integration.birds import sixty_birds
 from tests.integration.small import train, write_config
 
 
@@ -89,6 +90,13 @@ def reference(best_material, tmp_path_factory):
     (root / "text_c10" / "trainvalclasses.txt").write_text("\n".join(names[:4]))
     (root / "text_c10" / "testclasses.txt").write_text("\n".join(names[4:]))
     return root
+
+
+@pytest.fixture(scope="session")
+def birds(tmp_path_factory):
+    """Sixty drawn discs with three parts each, laid out as CUB-200-2011, of six colours."""
+    root = tmp_path_factory.mktemp("birds") / "cub"
+    return sixty_birds(root)
 
 
 @pytest.fixture(scope="session")

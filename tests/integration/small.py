@@ -69,8 +69,14 @@ stackgan:
   {first_size: 16, generator_width: 8, discriminator_width: 8, text_width: 8, noise_dim: 4,
    stage_one: {epochs: 2}, stage_two: {epochs: 1}}
 """,
+    "gawwn": """
+method: gawwn
+gawwn:
+  {generator_width: 8, discriminator_width: 8, text_width: 8, noise_dim: 4,
+   keypoint_stage: {epochs: 1}, image_stage: {epochs: 2}}
+""",
 }
-IMAGE_SIZES = {"stackgan": 32}  # others: 16
+IMAGE_SIZES = {"stackgan": 32, "gawwn": 32}  # others: 16
 
 
 def write_config(

@@ -15,11 +15,12 @@ TERMS = {
     "sdn_adversarial": {"heads_real", "heads_wrong", "heads_fake", "generator"},
     "gan_int_cls": {"d_real", "d_wrong", "d_fake", "g"},
     "stackgan": {"d_real", "d_wrong", "d_fake", "g", "kl"},
+    "gawwn": {"d_real", "d_wrong", "d_fake", "g"},
 }
 
 
 @pytest.fixture(scope="module", params=sorted(TERMS))
-def trained(request, ray_cluster, small_cache, reference, tmp_path_factory):
+def trained(request, ray_cluster, small_cache, reference, birds, tmp_path_factory):
     """A method's name, its options, and a run of 30 steps that nothing disturbed."""
     folder = tmp_path_factory.mktemp(request.param)
     config = write_config(folder, small_cache, 240, request.param)
@@ -28,6 +29,10 @@ def trained(request, ray_cluster, small_cache, reference, tmp_path_factory):
         options += ["--dataset.name", "oxford_flowers", "--dataset.root", reference]
         options += ["--dataset.validation_classes", 1, "--teacher.fit.batch_size", 16]
         options += ["--stackgan.stage_one.epochs", 8, "--stackgan.stage_two.epochs", 7]
+    if request.param == "gawwn":  # which needs boxes and parts
+        options += ["--dataset.name", "cub", "--dataset.root", birds]
+        options += ["--dataset.validation_classes", 1, "--teacher.fit.batch_size", 16]
+        options += ["--gawwn.keypoint_stage.epochs", 8, "--gawwn.image_stage.epochs", 7]
     in_this_process(options, folder / "undisturbed")
     return request.param, options, folder / "undisturbed"
 
@@ -45,7 +50,7 @@ def test_an_epoch_has_its_terms_and_the_variety_of_draws(trained):
 
 
 # GAN-INT-CLS: tests/methods; its one stage has nothing here that these have not.
-@pytest.mark.parametrize("trained", ["sdn_adversarial", "stackgan"], indirect=True)
+@pytest.mark.parametrize("trained", ["sdn_adversarial", "stackgan", "gawwn"], indirect=True)
 def test_a_run_that_is_stopped_anywhere_ends_in_the_same_weights(trained, tmp_path):
     _, options, undisturbed = trained
     run, stops = tmp_path / "run", 0
@@ -95,3 +100,27 @@ def test_the_first_stage_of_stackgan_can_be_drawn(trained, tmp_path):
     assert run_command(generate.main, more) == USER_ERROR
     request = json.loads((tmp_path / "first" / "request.json").read_text())
     assert request["origin"]["tracked"] is None
+
+
+@pytest.mark.parametrize("trained", ["gawwn"], indirect=True)
+def test_gawwn_draws_at_given_places(trained, birds, tmp_path):
+    model, options = trained[2] / "model", ("--text", "a red bird", "--seed", 1)
+    free = drawn(model, tmp_path / "free", *options)["00000.png"]
+    (tmp_path / "here.txt").write_text("beak 0.2 0.2, left wing 0.1 0.2\n")
+    (tmp_path / "there.txt").write_text("beak 0.8 0.7, left wing 0.7 0.7\n")
+    here, there = (
+        drawn(model, tmp_path / name, *options, "--keypoints", tmp_path / f"{name}.txt")[
+            "00000.png"
+        ]
+        for name in ("here", "there")
+    )
+    assert (here != there).any()
+    assert (here != free).any()
+    # Those of the test images, of the first caption of each.
+    of_data = ("--reference", birds, "--captions_per_image", 1, "--keypoints", "reference")
+    assert len(drawn(model, tmp_path / "reference", *of_data)) == 20
+    (tmp_path / "bad.txt").write_text("bill 0.8 0.7\n")
+    arguments = ["--model", str(model), *map(str, options), "--output", str(tmp_path / "bad")]
+    more = [*arguments, "--keypoints", str(tmp_path / "bad.txt")]
+    assert run_command(generate.main, more) == USER_ERROR
+    assert not (tmp_path / "bad").exists()

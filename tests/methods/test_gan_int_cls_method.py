@@ -2,36 +2,33 @@
 
 import copy
 
-import numpy as np
 import pytest
 import torch
 
-from sdn_ray.data.batches import EncodedImages, EpochBatches
 from sdn_ray.methods import method as module
-from sdn_ray.methods.checkpoints import latest_checkpoint, load_checkpoint, save_checkpoint
 from sdn_ray.methods.gan_int_cls import Adversarial, GanIntCls
 from sdn_ray.methods.loop import Hooks, LoopOptions, Training, distill
 from sdn_ray.methods.method import Noise
 from sdn_ray.models.gan_int_cls import GanIntClsDiscriminator, GanIntClsGenerator
+from tests.methods import gan_runs
+from tests.methods.gan_runs import (
+    BATCH,
+    CPU,
+    assert_adams_of_the_authors,
+    assert_goes_on_bit_for_bit,
+    cross_entropy,
+    moved_by_a_step,
+    scaled,
+    sigmoid,
+    step_terms,
+    weights,
+)
 
-EMBEDDING, SIZE, NOISE, BATCH, STEPS = 5, 16, 3, 6, 2
-CPU = torch.device("cpu")
-
-
-def new_data():
-    draws = np.random.default_rng(0)
-    return EncodedImages(
-        images=draws.integers(0, 256, (14, SIZE, SIZE, 3), dtype=np.uint8),
-        embeddings=draws.normal(size=(40, EMBEDDING)).astype(np.float32),
-        caption_rows=draws.integers(0, 40, (14, 3)),
-        caption_counts=np.full(14, 3),
-        indices=np.arange(14),
-        classes=np.arange(14) % 4,
-    )
+EMBEDDING, SIZE, NOISE = 5, 16, 3
 
 
 def new_batches():
-    return EpochBatches(new_data(), batch_size=BATCH, seed=1, flips=True)
+    return gan_runs.new_batches(SIZE, EMBEDDING, captions=3)
 
 
 def new_method(seed=0, **stage):
@@ -39,25 +36,19 @@ def new_method(seed=0, **stage):
     discriminator = GanIntClsDiscriminator(EMBEDDING, SIZE, width=4, text_width=4)
     generator.reset_parameters(seed)
     discriminator.reset_parameters(seed + 1)
-    return GanIntCls(generator, discriminator, Adversarial(**{"epochs": 3} | stage), seed=seed)
+    return GanIntCls(generator, discriminator, Adversarial(**{"epochs": 3} | stage), seed=0)
 
 
-def new_training(average_decay=0.8, **stage):
-    return Training(
-        new_method(**stage), LoopOptions(seed=1, log_steps=1, average_decay=average_decay)
-    )
+def new_training(average_decay=0.8, seed=0):
+    return Training(new_method(seed), LoopOptions(seed=1, log_steps=1, average_decay=average_decay))
 
 
 def first_batch(method):
     return next(new_batches().epoch(0, rows=method.stage.rows))
 
 
-def snapshot(network):
-    return {name: value.clone() for name, value in network.named_parameters()}
-
-
-def moved(network, before):
-    return [n for n, value in network.named_parameters() if not torch.equal(value, before[n])]
+def networks_of(method):
+    return {"generator": method.generator, "discriminator": method.discriminator}
 
 
 @pytest.mark.parametrize(
@@ -65,23 +56,10 @@ def moved(network, before):
 )
 def test_each_update_moves_its_own_network_alone(still, moving):
     method = new_method()
-    optimizers = method.begin(method.stage)
-    for group in optimizers[still].param_groups:
-        group["lr"] = 0.0
-    before = {name: snapshot(getattr(method, name)) for name in (still, moving)}
-    method.steps(method.stage, optimizers)(first_batch(method), Noise(1, 0, CPU))
-    assert moved(getattr(method, still), before[still]) == []
-    assert len(moved(getattr(method, moving), before[moving])) > 10
+    changed = moved_by_a_step(method, method.stage, first_batch(method), networks_of(method), still)
+    assert weights(changed[still]) == set()
+    assert len(weights(changed[moving])) > 10
     assert all(parameter.requires_grad for _, parameter in method.trained_parameters())
-
-
-def cross_entropy(logits, label):
-    logits = logits.detach().double().numpy()
-    return np.mean(np.logaddexp(0, -logits) * label + np.logaddexp(0, logits) * (1 - label))
-
-
-def sigmoid(logits):
-    return float((1 / (1 + np.exp(-logits.detach().double().numpy()))).mean())
 
 
 @pytest.mark.parametrize("cls", [True, False])
@@ -91,17 +69,15 @@ def test_the_terms_of_a_step_are_those_of_the_page(cls):
     optimizers = method.begin(method.stage)
     batch, noise = first_batch(method), Noise(1, 7, CPU)
     old, generator = copy.deepcopy(method.discriminator), copy.deepcopy(method.generator)
-    terms = method.steps(method.stage, optimizers)(batch, Noise(1, 7, CPU))
-    found = dict(zip(method.terms(method.stage), terms.tolist(), strict=True))
+    found = step_terms(method, method.stage, optimizers, batch)
 
     old.train(), generator.train()
     t = batch.embeddings
     fake = generator(t, noise(BATCH, NOISE))
-    scale = lambda images: images.float() / 127.5 - 1  # noqa: E731
-    real = old(scale(batch.images), t)
+    real = old(scaled(batch.images), t)
     expected = {"d_real": cross_entropy(real, 0.9), "probability_real": sigmoid(real)}
     if cls:
-        wrong = old(scale(batch.wrong), t)
+        wrong = old(scaled(batch.wrong), t)
         expected |= {"d_wrong": cross_entropy(wrong, 0) / 2, "probability_wrong": sigmoid(wrong)}
     else:
         assert batch.wrong is None
@@ -134,50 +110,15 @@ def test_the_rate_is_halved_every_so_many_epochs():
 
 def test_both_adams_are_the_authors():
     method = new_method()
-    for name, optimizer in method.begin(method.stage).items():
-        (group,) = optimizer.param_groups
-        assert (group["betas"], group["eps"], group["weight_decay"]) == ((0.5, 0.999), 1e-8, 0)
-        assert len(group["params"]) == len(list(getattr(method, name).parameters()))
-
-
-def state_of(run):
-    average = run.result.state_dict() if run.average else {}
-    states = {"average": average, **run.method.training_state()}
-    return {f"{n}.{key}": v.clone() for n, state in states.items() for key, v in state.items()}
-
-
-def assert_same(found, expected):
-    assert found.keys() == expected.keys()
-    for name, value in found.items():
-        assert torch.equal(value, expected[name]), name
+    assert_adams_of_the_authors(method.begin(method.stage), networks_of(method))
 
 
 @pytest.mark.parametrize("average_decay", [None, 0.8])
 @pytest.mark.parametrize("stop", [1, 2, 5])
 def test_a_stopped_run_goes_on_bit_for_bit(tmp_path, stop, average_decay):
-    whole, epochs = new_training(average_decay), []
-    assert distill(
-        whole, new_batches(), Hooks(on_epoch=lambda report, _: epochs.append(report.terms))
+    assert_goes_on_bit_for_bit(
+        tmp_path, new_batches(), lambda seed: new_training(average_decay, seed), stop
     )
-
-    def keep(run, stage_end):
-        save_checkpoint(tmp_path, run.state_dict(), run.steps_done(STEPS), stage_end)
-
-    before, again = new_training(average_decay), []
-    hooks = Hooks(
-        on_progress=lambda report: report.steps_done == stop,
-        on_epoch=lambda report, _: again.append(report.terms),
-        on_checkpoint=keep,
-    )
-    assert distill(before, new_batches(), hooks) is False
-    torch.manual_seed(5)
-    run = Training(new_method(seed=9), before.options)
-    run.method.seed = 0
-    run.load_state_dict(load_checkpoint(latest_checkpoint(tmp_path)))
-    assert run.steps_done(STEPS) == stop
-    assert distill(run, new_batches(), Hooks(on_epoch=lambda report, _: again.append(report.terms)))
-    assert_same(state_of(run), state_of(whole))
-    assert again == epochs
 
 
 def test_the_loss_of_an_epoch_is_that_of_both_networks():

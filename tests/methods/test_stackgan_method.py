@@ -6,8 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from sdn_ray.data.batches import EncodedImages, EpochBatches
-from sdn_ray.methods.checkpoints import latest_checkpoint, load_checkpoint, save_checkpoint
 from sdn_ray.methods.loop import DivergedError, Hooks, LoopOptions, Training, distill
 from sdn_ray.methods.method import Noise
 from sdn_ray.methods.stackgan import STAGE_ONE, STAGE_TWO, StackGan, StackStage
@@ -16,22 +14,25 @@ from sdn_ray.models.stackgan import (
     StageOneDiscriminator,
     StageTwoDiscriminator,
 )
+from tests.methods import gan_runs
+from tests.methods.gan_runs import (
+    BATCH,
+    CPU,
+    assert_adams_of_the_authors,
+    assert_goes_on_bit_for_bit,
+    cross_entropy,
+    moved_by_a_step,
+    scaled,
+    sigmoid,
+    step_terms,
+    weights,
+)
 
-EMBEDDING, FIRST, SIZE, Z, TEXT, BATCH, STEPS = 5, 16, 32, 3, 4, 6, 2
-CPU = torch.device("cpu")
+EMBEDDING, FIRST, SIZE, Z, TEXT = 5, 16, 32, 3, 4
 
 
 def new_batches():
-    draws = np.random.default_rng(0)
-    data = EncodedImages(
-        images=draws.integers(0, 256, (14, SIZE, SIZE, 3), dtype=np.uint8),
-        embeddings=draws.normal(size=(40, EMBEDDING)).astype(np.float32),
-        caption_rows=draws.integers(0, 40, (14, 5)),
-        caption_counts=np.full(14, 5),
-        indices=np.arange(14),
-        classes=np.arange(14) % 4,
-    )
-    return EpochBatches(data, batch_size=BATCH, seed=1, flips=True)
+    return gan_runs.new_batches(SIZE, EMBEDDING, captions=5)
 
 
 def new_method(seed=0, kl_weight=2.0):
@@ -59,14 +60,6 @@ def networks_of(method):
     }
 
 
-def snapshot(network):
-    return {name: value.clone() for name, value in network.state_dict().items()}
-
-
-def moved(network, before):
-    return {n for n, value in network.state_dict().items() if not torch.equal(value, before[n])}
-
-
 def first_batch(stage):
     return next(new_batches().epoch(0, rows=stage.rows))
 
@@ -79,29 +72,15 @@ def test_each_update_moves_its_own_network_alone(place, own, still):
     """In stage two nothing of stage one moves, statistics included."""
     method = new_method()
     stage = method.stages[place]
-    optimizers = method.begin(stage)
-    for group in optimizers[still].param_groups:
-        group["lr"] = 0.0
     networks = networks_of(method)
-    before = {name: snapshot(network) for name, network in networks.items()}
-    method.steps(stage, optimizers)(first_batch(stage), Noise(1, 0, CPU))
+    changed = moved_by_a_step(method, stage, first_batch(stage), networks, still)
     drawing, judge = own
-    changed = {name: moved(network, before[name]) for name, network in networks.items()}
     frozen, learning = (drawing, judge) if still == "generator" else (judge, drawing)
     # Of a network that is passed through, the running statistics move.
-    assert all("running" in name or "tracked" in name for name in changed[frozen])
+    assert weights(changed[frozen]) == set()
     assert len([name for name in changed[learning] if "weight" in name]) > 5
     for name in networks.keys() - set(own):
         assert changed[name] == set(), name
-
-
-def cross_entropy(logits, label):
-    logits = logits.detach().double().numpy()
-    return np.mean(np.logaddexp(0, -logits) * label + np.logaddexp(0, logits) * (1 - label))
-
-
-def sigmoid(logits):
-    return float((1 / (1 + np.exp(-logits.detach().double().numpy()))).mean())
 
 
 def quarter(images):
@@ -120,8 +99,7 @@ def test_the_terms_of_a_step_are_those_of_the_page(place):
     batch, noise = first_batch(stage), Noise(1, 7, CPU)
     old, generator = copy.deepcopy(method.discriminators[stage.name]), method.generator
     generator = copy.deepcopy(generator).train()
-    terms = method.steps(stage, optimizers)(batch, Noise(1, 7, CPU))
-    found = dict(zip(method.terms(stage), terms.tolist(), strict=True))
+    found = step_terms(method, stage, optimizers, batch)
     t = batch.embeddings
 
     def draw():
@@ -130,8 +108,7 @@ def test_the_terms_of_a_step_are_those_of_the_page(place):
         return generator.second(images, t, two) if place else (images, mean, log)
 
     def seen(images):
-        images = images.float() / 127.5 - 1
-        return images if place else quarter(images)
+        return scaled(images) if place else quarter(scaled(images))
 
     real, wrong, drawn = (
         old.train()(images, t) for images in (seen(batch.images), seen(batch.wrong), draw()[0])
@@ -180,19 +157,9 @@ def test_adams_are_the_authors_and_each_has_one_network():
     for stage, drawing in zip(method.stages, ("first", "second"), strict=True):
         networks = networks_of(method)
         own = {"generator": drawing, "discriminator": f"judge of {stage.name}"}
-        for name, optimizer in method.begin(stage).items():
-            (group,) = optimizer.param_groups
-            assert (group["betas"], group["eps"], group["weight_decay"]) == ((0.5, 0.999), 1e-8, 0)
-            assert group["params"] == list(networks[own[name]].parameters())
-
-
-def state_of(run):
-    method = run.method
-    states = {"generator": method.generator, "discriminators": method.discriminators}
-    states |= {"average": run.result} if run.average else {}
-    return {
-        f"{n}.{key}": v.clone() for n, one in states.items() for key, v in one.state_dict().items()
-    }
+        assert_adams_of_the_authors(
+            method.begin(stage), {name: networks[one] for name, one in own.items()}
+        )
 
 
 @pytest.mark.parametrize(
@@ -200,31 +167,9 @@ def state_of(run):
 )
 def test_a_stopped_run_goes_on_bit_for_bit(tmp_path, stop, average_decay):
     """Within stage one, at an epoch's end, between the stages, within stage two."""
-    whole, epochs = new_training(average_decay), []
-    assert distill(
-        whole, new_batches(), Hooks(on_epoch=lambda report, _: epochs.append(report.terms))
+    assert_goes_on_bit_for_bit(
+        tmp_path, new_batches(), lambda seed: new_training(average_decay, seed), stop
     )
-
-    def keep(run, stage_end):
-        save_checkpoint(tmp_path, run.state_dict(), run.steps_done(STEPS), stage_end)
-
-    before, again = new_training(average_decay), []
-    hooks = Hooks(
-        on_progress=lambda report: report.steps_done == stop,
-        on_epoch=lambda report, _: again.append(report.terms),
-        on_checkpoint=keep,
-    )
-    assert distill(before, new_batches(), hooks) is False
-    torch.manual_seed(5)
-    run = new_training(average_decay, seed=9)
-    run.load_state_dict(load_checkpoint(latest_checkpoint(tmp_path)))
-    assert run.steps_done(STEPS) == stop
-    assert distill(run, new_batches(), Hooks(on_epoch=lambda report, _: again.append(report.terms)))
-    found, expected = state_of(run), state_of(whole)
-    assert found.keys() == expected.keys()
-    for name, value in found.items():
-        assert torch.equal(value, expected[name]), name
-    assert again == epochs
 
 
 def test_the_average_of_stage_two_keeps_stage_one_as_it_was_trained():

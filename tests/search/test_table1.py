@@ -1,9 +1,20 @@
 """How Table 1 is written; that it holds what was measured: tests/integration/test_tune.py."""
 
+from pathlib import Path
+
 import pytest
 
+from sdn_ray.config import DatasetConfig, EvaluationConfig, ExperimentConfig
 from sdn_ray.errors import UserError
-from sdn_ray.search.table1 import Row, check_table1, latex, row_cells
+from sdn_ray.search.space import SearchSpace
+from sdn_ray.search.table1 import (
+    Row,
+    check_table1,
+    footnotes,
+    latex,
+    row_cells,
+    with_left_out,
+)
 
 
 def test_a_row_has_means_and_deviations_over_its_seeds():
@@ -26,7 +37,33 @@ def test_latex_has_no_bare_special_characters():
     )
 
 
-def test_a_table_needs_a_classifier():
-    check_table1("squeezenet1_1:FILE")
+def config_of(name, classifier=None):
+    return ExperimentConfig(
+        dataset=DatasetConfig(name), evaluation=EvaluationConfig(classifier=classifier)
+    )
+
+
+def test_a_table_of_photographs_needs_a_classifier():
+    check_table1(config_of("oxford_flowers", "squeezenet1_1:FILE"))
+    check_table1(config_of("synthetic_flowers"))
     with pytest.raises(UserError, match=r"--score_test: found true .* no evaluation.classifier"):
-        check_table1(None)
+        check_table1(config_of("oxford_flowers"))
+
+
+def space_of(*rows, left_out):
+    return SearchSpace(Path("space.yaml"), (), rows={row: {} for row in rows}, left_out=left_out)
+
+
+def test_a_row_that_was_left_out_stands_in_its_place_with_a_footnote():
+    trained = {name: Row(name, 2, {}) for name in ("A, width 3", "B", "B, ours")}
+    why = {"C": "flowers, which has no parts", "D": "flowers, which has no parts"}
+    space = space_of("C", "A", "B", "D", "B, ours", left_out=why)
+    names = [row.name for row in with_left_out(trained, space)]
+    assert names == ["C†", "A, width 3", "B", "D†", "B, ours"]
+    last = space_of("A", "B", "B, ours", "C", left_out={"C": why["C"]})
+    assert with_left_out(trained, last)[-1] == Row("C†", None, {})
+    assert footnotes(last) == ["† C: not trained on flowers, which has no parts"]
+    assert row_cells(with_left_out(trained, last)[-1], ["score"]) == ["C†", "", "–"]
+    text = latex(["method"], [["C†"]], footnotes(last))
+    assert "C$\\dagger$ \\\\\n" in text
+    assert text.endswith("\\par $\\dagger$ C: not trained on flowers, which has no parts\n")

@@ -32,7 +32,7 @@ def shared(tmp_path, client):
     parent = start_run(f"sqlite:///{tmp_path}/mlflow.db", experiment, "study", {}, {})
     space = read_search_space(tmp_path / "space.yaml")
     plan = StudyPlan(tmp_path / "study", ExperimentConfig(), space, StudySettings())
-    return StudyJob(plan, Mock(), parent, {"CPU": 1})
+    return StudyJob(plan, Mock(), parent, {"CPU": 1}, {})
 
 
 def trial(state, value=None):
@@ -73,7 +73,8 @@ def test_four_ends_are_told_apart(shared, run, client, state, value, status, wor
 
 def test_a_trial_that_began_while_mlflow_was_away_is_recorded_at_its_end(shared, run, client):
     warnings = []
-    away = StudyJob(shared.plan, shared.job, TrackedRun("http://127.0.0.1:9", "0", "x"), {"CPU": 1})
+    store = TrackedRun("http://127.0.0.1:9", "0", "x")
+    away = StudyJob(shared.plan, shared.job, store, {"CPU": 1}, {})
     assert begin_trial_run(away, 0, {}, ExperimentConfig(), warnings.append) is None
     assert len(warnings) == 1
     assert "MLflow at http://127.0.0.1:9 began no run" in warnings[0]

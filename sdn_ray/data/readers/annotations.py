@@ -5,9 +5,11 @@ resize an image leaves them as they are. Each is given twice, as it is and as th
 it.
 """
 
+import hashlib
 import math
 import re
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,28 +18,59 @@ from PIL import Image
 from sdn_ray.data.readers.layout import FileError, read_lines
 from sdn_ray.data.rows import CaptionedDataset
 from sdn_ray.errors import UserError
+from sdn_ray.files import fingerprint
 
 _BOXES_EXPECTED = "an image's number, x, y, width and height a line"
 _NAMES_EXPECTED = "a part's number and its name a line"
 _PARTS_EXPECTED = "an image's number, a part's number, x, y and 0 or 1 a line"
+_BOXES, _NAMES, _PARTS = "bounding_boxes.txt", "parts/parts.txt", "parts/part_locs.txt"
 _ROUNDING = 1.0  # pixels by which a box may reach beyond its image
 _PETAL_TIP = re.compile(r"petal tip (\d+)")
 
 
-def read_boxes(dataset: CaptionedDataset) -> np.ndarray:
+@dataclass(frozen=True)
+class Locations:
+    """Where things are on the images of a data set, in fractions of each image.
+
+    Boxes are (2, rows, 4) float32, left, top, width and height; parts (2, rows, parts, 3) float32,
+    x, y and 1, or three zeros for a part that is hidden: of each row as it is, then mirrored.
+    """
+
+    values: np.ndarray
+    parts: tuple[str, ...] = ()  # their names; boxes have none
+
+    @property
+    def fingerprint(self) -> str:
+        """Of all places and names."""
+        places = hashlib.blake2b(self.values.tobytes(), digest_size=10).hexdigest()
+        return fingerprint("locations", self.parts, places)
+
+
+def require_annotations(dataset: CaptionedDataset, *, boxes: bool) -> None:
+    """Refuse a data set without boxes, or without parts, before its images are looked at.
+
+    Raises:
+        UserError: naming the option or the missing file.
+    """
+    files = {_BOXES: _BOXES_EXPECTED}
+    if not boxes:
+        files = {_NAMES: _NAMES_EXPECTED, _PARTS: _PARTS_EXPECTED}
+    for file, expected in files.items():
+        path = _folder(dataset) / file
+        if not path.exists():
+            raise FileError(path, f"found no such file, expected {expected}")
+
+
+def read_boxes(dataset: CaptionedDataset) -> Locations:
     """The box of every image.
 
     Args:
         dataset: whose rows have numbers.
 
-    Returns:
-        (2, rows, 4) float32: of each row as it is, then mirrored, left, top, width and height in
-        fractions of the image.
-
     Raises:
         UserError: a file is missing, an image has no box, or a box lies outside its image.
     """
-    path = _folder(dataset) / "bounding_boxes.txt"
+    path = _folder(dataset) / _BOXES
     found: dict[int, tuple[float, ...]] = {}
     for number, line in read_lines(path, _BOXES_EXPECTED):
         image, *box = _numbers(path, number, line, 5, _BOXES_EXPECTED)
@@ -60,16 +93,16 @@ def read_boxes(dataset: CaptionedDataset) -> np.ndarray:
     boxes /= np.tile(sizes, 2)
     mirrored = boxes.copy()
     mirrored[:, 0] = 1 - boxes[:, 0] - boxes[:, 2]
-    return np.stack([boxes, mirrored]).astype(np.float32)
+    return Locations(np.stack([boxes, mirrored]).astype(np.float32))
 
 
-def read_part_names(dataset: CaptionedDataset) -> tuple[str, ...]:
+def _part_names(dataset: CaptionedDataset) -> tuple[str, ...]:
     """The names of the parts, in the order of their numbers.
 
     Raises:
         UserError: their file is missing or bad.
     """
-    path = _folder(dataset) / "parts" / "parts.txt"
+    path = _folder(dataset) / _NAMES
     names: dict[int, str] = {}
     for number, line in read_lines(path, _NAMES_EXPECTED):
         text, _, name = line.partition(" ")
@@ -81,22 +114,17 @@ def read_part_names(dataset: CaptionedDataset) -> tuple[str, ...]:
     return tuple(names[number] for number in sorted(names))
 
 
-def read_parts(dataset: CaptionedDataset) -> np.ndarray:
-    """The parts of every image.
+def read_parts(dataset: CaptionedDataset) -> Locations:
+    """The parts of every image; in a mirrored one left and right parts have changed their names.
 
     Args:
         dataset: whose rows have numbers.
 
-    Returns:
-        (2, rows, parts, 3) float32: of each row as it is, then mirrored, x and y in fractions of
-        the image and 1, or three zeros for a part that is hidden. In a mirrored image left and
-        right parts have changed their names.
-
     Raises:
         UserError: a file is missing, or an image has not one line for each part.
     """
-    names = read_part_names(dataset)
-    path = _folder(dataset) / "parts" / "part_locs.txt"
+    names = _part_names(dataset)
+    path = _folder(dataset) / _PARTS
     found: dict[int, dict[int, tuple[float, ...]]] = {}
     for number, line in read_lines(path, _PARTS_EXPECTED):
         image, part, *location = _numbers(path, number, line, 5, _PARTS_EXPECTED)
@@ -115,7 +143,7 @@ def read_parts(dataset: CaptionedDataset) -> np.ndarray:
     seen = parts[:, :, 2:] != 0
     places = np.where(seen, parts[:, :, :2] / _sizes(dataset)[:, None], 0)
     parts = np.concatenate([places, seen], axis=2)
-    return np.stack([parts, _mirrored(parts, names)]).astype(np.float32)
+    return Locations(np.stack([parts, _mirrored(parts, names)]).astype(np.float32), names)
 
 
 def _mirrored(parts: np.ndarray, names: tuple[str, ...]) -> np.ndarray:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sdn_ray.data.readers.annotations import read_boxes, read_part_names, read_parts
+from sdn_ray.data.readers.annotations import read_boxes, read_parts, require_annotations
 from sdn_ray.data.rows import CaptionedDataset, CaptionedImage
 from sdn_ray.data.synthetic.flowers import PARTS, read_synthetic_flowers, write_synthetic_flowers
 from sdn_ray.errors import UserError
@@ -36,7 +36,7 @@ def birds(tmp_path: Path) -> CaptionedDataset:
 def test_boxes_are_fractions_of_their_image_and_move_with_its_mirror(
     birds: CaptionedDataset,
 ) -> None:
-    boxes = read_boxes(birds)
+    boxes = read_boxes(birds).values
     assert boxes.dtype == np.float32
     expected = [[0.1, 0.5, 0.5, 0.25], [0.1, 0.25, 0.5, 0.75]]
     np.testing.assert_allclose(boxes[0], expected, rtol=1e-6)
@@ -45,8 +45,9 @@ def test_boxes_are_fractions_of_their_image_and_move_with_its_mirror(
 
 
 def test_parts_are_fractions_and_left_and_right_exchange(birds: CaptionedDataset) -> None:
-    assert read_part_names(birds) == NAMES
-    parts = read_parts(birds)
+    found = read_parts(birds)
+    assert found.parts == NAMES
+    parts = found.values
     assert parts.shape == (2, 2, 5, 3)
     seen = [[0.5, 0.25, 1], [0.1, 0.5, 1], [0, 0, 0], [0.2, 0.75, 1], [0.75, 0.1, 1]]
     np.testing.assert_allclose(parts[0, 0], seen, rtol=1e-6)
@@ -101,7 +102,8 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> CaptionedDataset:
 
 
 def test_the_embedded_data_set_has_boxes_and_parts(drawn: CaptionedDataset) -> None:
-    boxes, parts = read_boxes(drawn), read_parts(drawn)
+    boxes, parts = read_boxes(drawn).values, read_parts(drawn).values
+    assert read_parts(drawn).parts == PARTS
     assert boxes.shape == (2, 320, 4)
     assert parts.shape == (2, 320, len(PARTS), 3)
     centers, tips = parts[0, :, 0], parts[0, :, 1:]
@@ -116,10 +118,25 @@ def test_the_embedded_data_set_has_boxes_and_parts(drawn: CaptionedDataset) -> N
 
 
 def test_tips_of_a_mirrored_flower_are_counted_clockwise_again(drawn: CaptionedDataset) -> None:
-    plain, mirrored = read_parts(drawn)
+    plain, mirrored = read_parts(drawn).values
     for own, other in zip(plain, mirrored, strict=True):
         count = int(own[1:, 2].sum())
         order = [0, 1, *range(count, 1, -1)]  # the centre, the tip on top, the others backwards
         np.testing.assert_allclose(other[: count + 1, 0], 1 - own[order, 0], atol=1e-6)
         np.testing.assert_allclose(other[: count + 1, 1], own[order, 1])
         assert not other[count + 1 :].any()
+
+
+@pytest.mark.parametrize("boxes", [True, False])
+def test_missing_annotations_are_refused_before_they_are_read(
+    birds: CaptionedDataset, boxes: bool
+) -> None:
+    require_annotations(birds, boxes=boxes)
+    assert birds.annotations is not None
+    path = birds.annotations / ("bounding_boxes.txt" if boxes else "parts/part_locs.txt")
+    path.unlink()
+    require_annotations(birds, boxes=not boxes)
+    with pytest.raises(UserError, match="found no such file, expected an image's number"):
+        require_annotations(birds, boxes=boxes)
+    with pytest.raises(UserError, match=r"dataset\.name: found oxford_flowers"):
+        require_annotations(CaptionedDataset("oxford_flowers", ()), boxes=boxes)
