@@ -36,8 +36,8 @@ class FeatureHead(nn.Module):
         channels: of the features.
         side: height and width of the features.
         code_dim: width of the caption's code.
-        most: channels of its widest map; as many as the features have double with every halving of
-            the map until they are so many.
+        most: channels of its widest map; as many as the features have, which are seen whole first,
+            double with every halving of the map until they are so many.
     """
 
     def __init__(self, channels: int, side: int, code_dim: int, most: int) -> None:
@@ -46,12 +46,11 @@ class FeatureHead(nn.Module):
         self.scale: Tensor
         self.register_buffer("mean", torch.zeros(channels))
         self.register_buffer("scale", torch.ones(channels))
-        width = min(2 * channels, most)
-        # A map that is large is halved at once: no convolution sees it at its full size.
-        kernel, stride = (4, 2) if side > _SMALLEST_MAP else (3, 1)
-        first = nn.Conv2d(channels, width, kernel, stride, padding=1)
+        width = min(channels, most)
+        # The whole map: one that was halved at once would hide the finest octave, and leave a
+        # lattice in it.
+        first = nn.Conv2d(channels, width, 3, padding=1)
         layers: list[nn.Module] = [spectral_norm(first), nn.LeakyReLU(_LEAK)]
-        side //= stride
         while side > _SMALLEST_MAP:
             wider = min(2 * width, most)
             layers += [

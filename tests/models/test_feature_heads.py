@@ -50,10 +50,10 @@ def test_a_logit_for_each_place_of_a_small_map(size, levels, places, sets, batch
 @pytest.mark.parametrize(
     ("size", "level", "expected"),
     [
-        (32, "conv1_1", [(4, 8, 4, 2), (8, 11, 4, 2), (11, 11, 4, 2)]),
-        (32, "conv2_1", [(6, 11, 4, 2), (11, 11, 4, 2)]),
-        (32, "conv3_1", [(7, 11, 4, 2)]),
-        (16, "conv3_1", [(7, 11, 3, 1)]),  # as small as a decision's map from the first
+        (32, "conv1_1", [(4, 4, 3, 1), (4, 8, 4, 2), (8, 11, 4, 2), (11, 11, 4, 2)]),
+        (32, "conv2_1", [(6, 6, 3, 1), (6, 11, 4, 2), (11, 11, 4, 2)]),
+        (32, "conv3_1", [(7, 7, 3, 1), (7, 11, 4, 2)]),
+        (16, "conv3_1", [(7, 7, 3, 1)]),  # as small as a decision's map from the first
     ],
 )
 def test_maps_are_halved_and_channels_doubled_up_to_the_widest(size, level, expected):
@@ -183,7 +183,9 @@ def test_a_head_by_hand_and_the_caption_by_an_inner_product():
 
     mean, scale = (one.numpy()[:, None, None] for one in (head.mean, head.scale))
     seen = (features.numpy() - mean) * scale
-    seen = leaky(convolved(seen, head.body[0], stride=2))
+    seen = leaky(convolved(seen, head.body[0]))
+    assert seen.shape == (8, 3, 8, 8)
+    seen = leaky(convolved(seen, head.body[2], stride=2))
     assert seen.shape == (8, 3, 4, 4)
     deviation = deviation_by_hand(seen).repeat(4, 0)
     seen = np.concatenate([seen, deviation], 1)
@@ -213,7 +215,7 @@ def test_every_first_weight_has_the_spectral_norm_1():
             parameter.fill_(5)
     heads.reset_parameters(3)
     layers = weights_of(heads)
-    assert len(layers) == 5 + 4
+    assert len(layers) == 6 + 5
     for name, layer in layers.items():
         original = layer.parametrizations.weight.original.detach().flatten(1).numpy()
         values = np.linalg.svd(original, compute_uv=False)
