@@ -20,6 +20,7 @@ from sdn_ray.scoring.captions import Location, Request
 
 REFERENCE = "reference"  # instead of a file: those of the images of --reference
 _OPTIONS = (BOXES, KEYPOINTS)
+_SHOWN = 200  # characters of a line that is not as expected
 _BOX = "left, top, width and height in fractions of the image, such as 0.2 0.1 0.5 0.6"
 _PARTS = "parts with their x and y in fractions of the image, such as beak 0.2 0.3, tail 0.8 0.6"
 
@@ -62,7 +63,7 @@ def with_given_locations(
     if not isinstance(generator, GawwnGenerator) or generator.locations != option:
         raise UserError(
             f"--{option}: found it with a model of the method {method_of(generator)}"
-            + (f" and its {generator.locations}" if isinstance(generator, GawwnGenerator) else "")
+            + (f" of {generator.locations}" if isinstance(generator, GawwnGenerator) else "")
             + f", expected a gawwn model of gawwn.locations {option}"
         )
     if options[option] == REFERENCE:
@@ -75,6 +76,11 @@ def with_given_locations(
 def _of_reference(
     requests: Sequence[Request], dataset: CaptionedDataset, option: str, parts: tuple[str, ...]
 ) -> list[Request]:
+    if dataset.annotations is None:
+        raise UserError(
+            f"--{option}: found {REFERENCE}, but {dataset.name} has neither boxes nor parts; "
+            "expected a file, or another --reference"
+        )
     found = read_boxes(dataset) if option == BOXES else read_parts(dataset)
     if option == KEYPOINTS and found.parts != parts:
         raise UserError(
@@ -100,14 +106,15 @@ def _of_file(
     lines = text.split("\n")
     if len(lines) != len(requests):
         raise UserError(
-            f"--{option}: {path} has {len(lines)} lines for {len(requests)} captions, expected a "
-            "line for each"
+            f"--{option}: {path} has lines: {len(lines)}, captions: {len(requests)}; expected a "
+            "line for each caption"
         )
     located = []
     for number, (line, request) in enumerate(zip(lines, requests, strict=True), 1):
-        values = _box(line) if option == BOXES else _keypoints(line, parts)
+        where = f"--{option}: {path}, line {number}"
+        values = _box(line) if option == BOXES else _keypoints(line, parts, where)
         if values is None:
-            raise UserError(f"--{option}: {path}, line {number}: found {line}, expected {expected}")
+            raise UserError(f"{where}: found {line.strip()[:_SHOWN]}, expected {expected}")
         located.append(replace(request, location=_as_tuples(values)))
     return located
 
@@ -121,7 +128,7 @@ def _box(line: str) -> np.ndarray | None:
     return np.array(numbers) if max(left + width, top + height) <= 1 + 1e-6 else None
 
 
-def _keypoints(line: str, parts: tuple[str, ...]) -> np.ndarray | None:
+def _keypoints(line: str, parts: tuple[str, ...], where: str) -> np.ndarray | None:
     """Parts of a line, (n, 3); others are all zero. None where it is no such line.
 
     Raises:
@@ -134,8 +141,8 @@ def _keypoints(line: str, parts: tuple[str, ...]) -> np.ndarray | None:
         if place is None or not name:
             return None
         if name not in parts or found[parts.index(name), 2]:
-            what = f"{name} twice" if name in parts else f"the part {name}"
-            raise UserError(f"--{KEYPOINTS}: found {what}, expected some of {', '.join(parts)}")
+            what = f"{name} twice" if name in parts else f"the part {name[:_SHOWN]}"
+            raise UserError(f"{where}: found {what}, expected some of {', '.join(parts)}")
         found[parts.index(name)] = *place, 1
     return found
 

@@ -109,7 +109,9 @@ def test_each_update_moves_its_own_network_alone(locations, place, still):
         assert changed[name] - weights(changed[name]), name
     for name in networks.keys() - {drawing, judge}:
         assert changed[name] == set(), name
-    assert all(parameter.requires_grad for parameter in networks[judge].parameters())
+    for name in networks.keys() & {KEYPOINTS, IMAGES, judge}:
+        learns = [parameter.requires_grad for parameter in networks[name].parameters()]
+        assert set(learns) == {name in (drawing, judge)}, name
 
 
 @pytest.mark.parametrize("locations", ["keypoints", "boxes", "none"])

@@ -5,6 +5,7 @@ import torch
 from sdn_ray.data.sampling import drawing_noise
 from sdn_ray.models.drawing import draw_images, draw_samples
 from sdn_ray.models.gan_int_cls import GanIntClsGenerator
+from sdn_ray.models.gawwn import GawwnGenerator
 from sdn_ray.models.generator import Generator
 from sdn_ray.models.pixels import to_uint8
 from sdn_ray.models.plan import Plan
@@ -172,3 +173,70 @@ def test_a_gan_gives_bytes_of_its_range():
     assert pixels.tolist() == [[[0, 0, 64, 128, 140, 255, 255]]] * 2
     with pytest.raises(ValueError, match=r"noise: found none, expected \(batch, 3\)"):
         new_gan().pixels(torch.zeros(2, 5))
+
+
+def new_gawwn(locations):
+    z_dim = NOISE - (locations == "boxes")  # one number of the noise chooses a box
+    generator = GawwnGenerator(5, 32, 4, z_dim, parts=("head", "tail", "wing"), locations=locations)
+    generator.reset_parameters(0)
+    for layer in generator.modules():
+        if isinstance(layer, torch.nn.modules.batchnorm._BatchNorm):
+            layer.momentum = None  # the mean over passes, of which there is one
+    with torch.no_grad():
+        generator.images.image[-2].weight *= 10  # the authors' first pictures are grey
+    if locations == "boxes":
+        generator.keep_boxes(torch.from_numpy(places_of("boxes")[:, 0]))
+    return warmed(generator).eval()
+
+
+def places_of(locations):
+    """Of each caption, as they are given: (7, 1, 4) boxes or (7, 3, 3) parts."""
+    draws = np.random.default_rng(4)
+    if locations == "boxes":
+        sides = draws.uniform(0.3, 0.7, (7, 1, 2))
+        return np.concatenate([draws.uniform(0, 1 - sides), sides], 2).astype(np.float32)
+    parts = draws.random((7, 3, 3))
+    parts[..., 2] = np.arange(21).reshape(7, 3) % 4 > 0  # the others are generated
+    return (parts * parts[..., 2:]).astype(np.float32)
+
+
+def single(generator, caption, sample, place=None):
+    """One image by itself, as the generator draws it at a place: (32, 32, 3) in bytes."""
+    noise = drawing_noise(5, np.array([caption]), sample + 1, NOISE)[:, sample]
+    inputs = [torch.from_numpy(EMBEDDINGS[caption, None]), torch.from_numpy(noise)]
+    if place is not None:
+        own = place[0] if generator.locations == "boxes" else place
+        inputs.append(torch.from_numpy(own[None]))
+    with torch.no_grad():
+        image = generator(*inputs)[0].double().permute(1, 2, 0).numpy()
+    return np.round((image + 1) * 127.5)
+
+
+@pytest.mark.parametrize("locations", ["keypoints", "boxes"])
+def test_each_caption_is_drawn_at_its_own_place(locations):
+    generator, places = new_gawwn(locations), places_of(locations)
+    expected = np.array(
+        [[single(generator, i, sample, places[i]) for sample in (0, 1)] for i in range(7)]
+    )
+    assert np.ptp(expected) > 100
+    for batch_size in (1, 6, 64):  # images a pass: one caption, three, all
+        options = {"samples": 2, "seed": 5, "batch_size": batch_size}
+        found = drawn(generator, locations=places, **options)
+        assert np.abs(found - expected).max() <= 1
+    chosen = np.array([5, 2])
+    options = {"samples": 2, "seed": 5, "indices": chosen, "locations": places[chosen]}
+    found = drawn(generator, EMBEDDINGS[chosen], **options)
+    assert np.abs(found - expected[chosen]).max() <= 1
+    others = drawn(generator, locations=np.roll(places, 1, axis=0), samples=2, seed=5)
+    assert (np.abs(others - expected).max((2, 3, 4)) > 1).all()
+
+
+@pytest.mark.parametrize("locations", ["keypoints", "boxes", "none"])
+def test_without_places_the_generator_chooses_them(locations):
+    generator = new_gawwn(locations)
+    expected = [[single(generator, i, sample) for sample in (0, 1)] for i in range(7)]
+    found = drawn(generator, samples=2, seed=5, batch_size=6)
+    assert np.abs(found - np.array(expected)).max() <= 1
+    if locations == "none":  # given ones are ignored
+        given = drawn(generator, samples=2, seed=5, batch_size=6, locations=places_of("keypoints"))
+        assert np.array_equal(given, found)

@@ -9,6 +9,7 @@ from sdn_ray.models import export
 from sdn_ray.models.drawing import draw_images, draw_samples
 from sdn_ray.models.export import CONFIG, GENERATOR, export_model, load_model
 from sdn_ray.models.gan_int_cls import GanIntClsGenerator
+from sdn_ray.models.gawwn import GawwnGenerator
 from sdn_ray.models.generator import Generator
 from sdn_ray.models.plan import Plan
 from sdn_ray.models.stackgan import StackGanGenerator
@@ -205,9 +206,36 @@ def new_stackgan():
     return generator
 
 
+def new_gawwn(locations):
+    z_dim = 2 if locations == "boxes" else 3  # one more number chooses a box
+    parts = () if locations == "boxes" else ("head", "left wing", "tail")
+    generator = GawwnGenerator(5, 32, 4, z_dim, parts=parts, locations=locations)
+    generator.reset_parameters(0)
+    with torch.no_grad():
+        generator.images.image[-2].weight *= 10  # the authors' first pictures are grey
+    if locations == "boxes":
+        generator.keep_boxes(torch.from_numpy(PLACES["boxes"][:, 0]))
+    return generator
+
+
+# Of each caption: (6, 1, 4) boxes and (6, 3, 3) parts, of which the last ones are hidden.
+PLACES = {
+    "boxes": np.linspace(0.1, 0.45, 24, dtype=np.float32).reshape(6, 1, 4),
+    "keypoints": np.linspace(0, 0.9, 54, dtype=np.float32).reshape(6, 3, 3),
+}
+PLACES["keypoints"][..., 2] = (1, 1, 0)
+PLACES["keypoints"][:, 2] = 0
+NEW_GAWWNS = [lambda own=own: new_gawwn(own) for own in ("keypoints", "boxes", "none")]
+
+
 @pytest.mark.parametrize(
     ("make", "method"),
-    [(new_modulated, "sdn"), (new_gan, "gan_int_cls"), (new_stackgan, "stackgan")],
+    [
+        (new_modulated, "sdn"),
+        (new_gan, "gan_int_cls"),
+        (new_stackgan, "stackgan"),
+        *[(make, "gawwn") for make in NEW_GAWWNS],
+    ],
 )
 def test_a_generator_that_takes_noise_draws_the_same_after_a_round_trip(tmp_path, make, method):
     generator = make()
@@ -293,6 +321,85 @@ def test_settings_that_no_gan_has_are_named(tmp_path, change):
     with pytest.raises(UserError, match=r"config\.json") as error:
         load_model(tmp_path / "model")
     assert next(iter(change)) in str(error.value)
+
+
+@pytest.mark.parametrize("locations", ["keypoints", "boxes"])
+def test_gawwn_draws_at_the_same_places_after_a_round_trip(tmp_path, locations):
+    generator = new_gawwn(locations)
+    export_model(tmp_path / "model", generator, None, {})
+    found = load_model(tmp_path / "model").generator
+    options = {"samples": 2, "seed": 4, "locations": PLACES[locations]}
+    at_places, again = (
+        np.concatenate(list(draw_samples(one, EMBEDDINGS, **options))) for one in (generator, found)
+    )
+    np.testing.assert_array_equal(at_places, again)
+    free = np.concatenate(list(draw_samples(found, EMBEDDINGS, samples=2, seed=4)))
+    assert (at_places != free).any()
+    if locations == "boxes":
+        assert torch.equal(found.boxes, generator.boxes)
+        assert len(found.boxes.unique(dim=0)) == 6
+    else:
+        assert found.parts == ("head", "left wing", "tail")
+
+
+@pytest.mark.parametrize(
+    ("locations", "change"),
+    [
+        ("keypoints", {"locations": "boxes"}),
+        ("keypoints", {"locations": "none"}),
+        ("none", {"locations": "keypoints"}),
+        ("none", {"parts": ["head", "tail"]}),
+        ("boxes", {"locations": "keypoints", "parts": ["head", "tail", "wing"]}),
+        ("boxes", {"image_size": 64}),
+        ("keypoints", {"width": 8}),
+        ("boxes", {"z_dim": 4}),
+        ("keypoints", {"whitened_dim": 3}),
+    ],
+)
+def test_weights_of_another_gawwn_are_named(tmp_path, locations, change):
+    generator = new_gawwn(locations)
+    export_model(tmp_path / "model", generator, None, {})
+    change_config(tmp_path / "model", generator=generator.settings | change)
+    with pytest.raises(UserError) as error:
+        load_model(tmp_path / "model")
+    assert f"{GENERATOR} cannot be read as this model's generator" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"image_size": 48},
+        {"image_size": None},
+        {"locations": "poses"},
+        {"parts": []},
+        {"parts": "head"},
+        {"parts": ["head", 3, "tail"]},
+        {"z_dim": 0},
+        {"width": "4"},
+        {"whitened_dim": -1},
+    ],
+)
+def test_settings_that_no_gawwn_has_are_one_sentence(tmp_path, change):
+    generator = new_gawwn("keypoints")
+    export_model(tmp_path / "model", generator, None, {})
+    change_config(tmp_path / "model", generator=generator.settings | change)
+    with pytest.raises(UserError) as error:
+        load_model(tmp_path / "model")
+    message = str(error.value)
+    assert message.startswith(f"--model: {tmp_path / 'model' / CONFIG}: ")
+    assert next(iter(change)) in message
+    assert "\n" not in message
+
+
+def test_a_setting_of_gawwn_that_is_missing_is_named(tmp_path):
+    settings = new_gawwn("keypoints").settings
+    export_model(tmp_path / "model", new_gawwn("keypoints"), None, {})
+    for name in settings:
+        left = {key: value for key, value in settings.items() if key != name}
+        change_config(tmp_path / "model", generator=left)
+        with pytest.raises(UserError, match=rf"config\.json.*{name}"):
+            load_model(tmp_path / "model")
 
 
 def test_the_first_stage_of_stackgan_alone(tmp_path):

@@ -6,60 +6,24 @@ import pytest
 
 from sdn_ray.config import (
     DatasetConfig,
-    DistillationConfig,
-    ExperimentConfig,
-    GanIntClsConfig,
-    GeneratorConfig,
-    StackGanConfig,
     StageConfig,
     StageThreeConfig,
-    TrainingConfig,
 )
-from sdn_ray.config.gans import StackStageConfig
+from sdn_ray.config.gans import GawwnStageConfig, StackStageConfig
 from sdn_ray.errors import UserError
-from sdn_ray.models.plan import Plan
 from sdn_ray.training.build import method_identity
 from sdn_ray.training.checks import check_memory, check_sizes
 from sdn_ray.training.method_checks import check_method
-
-PLAN = Plan.parse("4,5,M,6,M")
-NONE = StageConfig(epochs=0)
-
-
-def config_of(method="sdn", **sections):
-    """An experiment of which sections are given by their options."""
-    kinds = {
-        "generator": GeneratorConfig,
-        "distillation": DistillationConfig,
-        "gan_int_cls": GanIntClsConfig,
-        "stackgan": StackGanConfig,
-        "training": TrainingConfig,
-        "dataset": DatasetConfig,
-    }
-    made = {name: kinds[name](**options) for name, options in sections.items()}
-    return ExperimentConfig(method=method, **made)
-
-
-def gan(**sections):
-    return config_of("gan_int_cls", **sections)
-
-
-def stackgan(size=64, first=16, one=1, two=1, **sections):
-    own = {
-        "first_size": first,
-        "stage_one": StackStageConfig(epochs=one),
-        "stage_two": StackStageConfig(epochs=two),
-    } | sections.pop("stackgan", {})
-    return config_of("stackgan", stackgan=own, **{"dataset": {"image_size": size}} | sections)
-
-
-def adversarial(training=None, generator=None, stage_three=None, **distillation):
-    third = StageThreeConfig(**stage_three or {})
-    return config_of(
-        distillation={"scheme": "sdn_adversarial", "stage_three": third} | distillation,
-        generator=generator or {},
-        training={"batch_size": 12} | (training or {}),
-    )
+from tests.training.configs import (
+    LOCATIONS,
+    NONE,
+    PLAN,
+    adversarial,
+    config_of,
+    gan,
+    gawwn,
+    stackgan,
+)
 
 
 def refusal(config):
@@ -93,6 +57,14 @@ def refusal(config):
         stackgan(32, 32, two=0),
         stackgan(training={"batch_size": 3}),
         stackgan(256, 64, stackgan={"generator_width": 4, "discriminator_width": 4}),
+        *[gawwn(locations, size) for locations in LOCATIONS for size in (32, 64, 128)],
+        *[
+            gawwn(locations, gawwn={"generator_width": 4, "discriminator_width": 4})
+            for locations in LOCATIONS
+        ],
+        gawwn(gawwn={"keypoint_stage": GawwnStageConfig(1, 1.0, 1), "given_share": 0.0}),
+        gawwn("boxes", gawwn={"image_stage": GawwnStageConfig(1, 1.0, 1), "captions_averaged": 1}),
+        gawwn(dataset={"name": "cub"}, training={"batch_size": 3}),
     ],
 )
 def test_what_a_method_can_train_with(config):
@@ -107,6 +79,12 @@ def test_what_a_method_can_train_with(config):
         (config_of(stackgan={"noise_dim": 3}), "stackgan.noise_dim", "3"),
         (gan(stackgan={"kl_weight": 1.0}), "stackgan.kl_weight", "1.0"),
         (stackgan(gan_int_cls={"epochs": 3}), "gan_int_cls.epochs", "3"),
+        (config_of(gawwn={"noise_dim": 3}), "gawwn.noise_dim", "3"),
+        (gan(gawwn={"locations": "boxes"}), "gawwn.locations", "boxes"),
+        (stackgan(gawwn={"given_share": 0.5}), "gawwn.given_share", "0.5"),
+        (gawwn(gan_int_cls={"cls": False}), "gan_int_cls.cls", "False"),
+        (gawwn(stackgan={"kl_weight": 1.0}), "stackgan.kl_weight", "1.0"),
+        (gawwn(distillation={"scheme": "joint"}), "distillation.scheme", "joint"),
         (gan(generator={"noise_dim": 5}), "generator.noise_dim", "5"),
         (gan(generator={"fc_width": 64}), "generator.fc_width", "64"),
         (gan(distillation={"scheme": "joint"}), "distillation.scheme", "joint"),
@@ -126,6 +104,20 @@ def test_stages_of_a_method_that_is_not_chosen(section):
     message = refusal(gan(distillation={section: kind(epochs=3)}))
     assert message.startswith(f"distillation.{section}")
     assert "which the method gan_int_cls does not have" in message
+
+
+@pytest.mark.parametrize(
+    ("config", "option"),
+    [
+        (gan(gawwn={"keypoint_stage": GawwnStageConfig(epochs=3)}), "gawwn.keypoint_stage"),
+        (config_of(gawwn={"image_stage": GawwnStageConfig(epochs=3)}), "gawwn.image_stage"),
+        (gawwn(stackgan={"stage_two": StackStageConfig(epochs=3)}), "stackgan.stage_two"),
+    ],
+)
+def test_stages_of_a_gan_that_is_not_chosen(config, option):
+    assert refusal(config).startswith(
+        f"{option}.epochs: found 3, which the method {config.method} does not have"
+    )
 
 
 @pytest.mark.parametrize("scheme", ["image", "joint", "sdn", "sdn_diverse"])
@@ -285,8 +277,70 @@ def test_what_stackgan_refuses(config, words):
 
 
 @pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        (
+            gawwn(dataset={"name": "oxford_flowers"}),
+            "method: found gawwn with dataset.name oxford_flowers, which has neither boxes nor "
+            "parts; expected cub or synthetic_flowers, or another method",
+        ),
+        *[
+            (
+                gawwn(locations, size),
+                f"dataset.image_size: found {size}, expected one of 32, 64, 128, of which gawwn "
+                "has plans",
+            )
+            for locations, size in (
+                *[("keypoints", size) for size in (16, 48, 96, 256)],
+                ("boxes", 256),
+                ("none", 16),
+            )
+        ],
+        (
+            gawwn(gawwn={"generator_width": 3}),
+            "gawwn.generator_width: found 3, expected at least 4",
+        ),
+        (
+            gawwn("boxes", gawwn={"discriminator_width": 1}),
+            "gawwn.discriminator_width: found 1, expected at least 4",
+        ),
+        *[
+            (
+                gawwn(locations, gawwn={option: value}),
+                f"gawwn.{option}: found it set with gawwn.locations {locations}, which generates "
+                f"no keypoints; expected nothing of it, or gawwn.locations keypoints",
+            )
+            for locations in ("boxes", "none")
+            for option, value in (
+                ("keypoint_stage", GawwnStageConfig(epochs=3)),
+                ("keypoint_stage", GawwnStageConfig(epochs=200, learning_rate=1.0)),
+                ("given_share", 0.5),
+            )
+        ],
+        (
+            gawwn(training={"compile": True}),
+            "training.compile: found true, which the method gawwn does not have; expected false",
+        ),
+        (
+            gawwn(training={"batch_size": 2, "workers": 2}),
+            "method gawwn: needs at least 2 images a worker, found training.batch_size 2 over 2 "
+            "workers",
+        ),
+        (gawwn(training={"batch_size": 1}), "method gawwn: needs at least 2 images a worker"),
+    ],
+)
+def test_what_gawwn_refuses(config, words):
+    assert refusal(config).startswith(words)
+
+
+@pytest.mark.parametrize(
     ("config", "option"),
     [
+        (
+            gawwn(gawwn={"generator_width": 100_000}),
+            "gawwn.generator_width 100000, gawwn.discriminator_width 128, gawwn.text_width 128",
+        ),
+        (gawwn("boxes", gawwn={"discriminator_width": 10**10}), "gawwn.discriminator_width"),
         (
             stackgan(stackgan={"discriminator_width": 100_000}),
             "stackgan.generator_width 128, stackgan.discriminator_width 100000",
@@ -319,7 +373,7 @@ def test_networks_that_no_machine_can_train_are_refused_before_room_is_made(
     assert f"GB to train, and {where}" in str(error.value)
 
 
-@pytest.mark.parametrize("config", [gan(), adversarial(), stackgan()])
+@pytest.mark.parametrize("config", [gan(), adversarial(), stackgan(), gawwn("boxes")])
 def test_wrong_captions_need_two_classes(config):
     check_sizes(config, 2, 100, 100)
     with pytest.raises(UserError) as error:
