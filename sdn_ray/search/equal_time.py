@@ -21,7 +21,7 @@ from sdn_ray.training.job import TrainingJob
 from sdn_ray.training.speed import training_rate
 
 _FILE = "equal_time.json"
-_SECONDS = 5.0  # for which the steps of a stage are timed
+_MOST_SECONDS, _SHARE = 5.0, 0.01  # for which the steps of a stage are timed; of its time
 _COUNTS = ("epochs", "halving_epochs")  # options of a stage that count epochs
 _SDN_STAGES = ("distillation.stage_one", "distillation.stage_two")  # some schemes add them up
 Rows = dict[str, dict[str, Any]]
@@ -42,12 +42,10 @@ def with_equal_time(
     """
     path = plan.folder / _FILE
     if not path.exists():
-        rows = _timed_rows(plan, job, resources, terminal)
-        write_text(path, json.dumps(rows, indent=1))
-    rows = read_json(path, Rows, "the epochs of each row, as sdn_ray.tune has measured them")
-    return replace(
-        plan.space, rows={name: {**plan.space.rows[name], **own} for name, own in rows.items()}
-    )
+        write_text(path, json.dumps(_timed_rows(plan, job, resources, terminal), indent=1))
+    found = read_json(path, Rows, "the epochs of each row, as sdn_ray.tune has measured them")
+    rows = {name: {**own, **found.get(name, {})} for name, own in plan.space.rows.items()}
+    return replace(plan.space, rows=rows)
 
 
 def _timed_rows(
@@ -63,7 +61,8 @@ def _timed_rows(
             continue
         terminal.wait(f"timing {name}")
         config = plan.space.apply(plan.config, first | {ROW: name})
-        rates = run(stage_rates, config, job.teacher, resources)
+        timed = min(_MOST_SECONDS, _SHARE * 60 * plan.settings.equal_minutes)
+        rates = run(stage_rates, config, job.teacher, resources, timed)
         epochs = [stage.epochs for stage in method_stages(config)]
         seconds = sum(images * n / rate for n, rate in zip(epochs, rates, strict=True))
         rows[name] = scaled_epochs(config, 60 * plan.settings.equal_minutes / seconds)
@@ -73,12 +72,19 @@ def _timed_rows(
 
 
 def stage_rates(
-    config: ExperimentConfig, teacher: Path, resources: dict[str, float]
+    config: ExperimentConfig, teacher: Path, resources: dict[str, float], seconds: float
 ) -> list[float]:
-    """images/s of each stage of an experiment, in a process with a worker's resources."""
+    """images/s of each stage of an experiment, in a process with a worker's resources.
+
+    Args:
+        config: the experiment.
+        teacher: its weights.
+        resources: of a worker.
+        seconds: for which each stage is timed.
+    """
     loaded, precision = load_teacher(str(teacher)), settled(config.training.precision)
     return [
-        training_rate(config, loaded, stage, precision, resources, _SECONDS)
+        training_rate(config, loaded, stage, precision, resources, seconds)
         for stage in method_stages(config)
     ]
 

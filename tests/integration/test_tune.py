@@ -136,7 +136,12 @@ def test_table_3_is_a_grid_that_is_scored_on_the_test_classes(
 METHODS = """
 rows:
   GAN-INT-CLS: {method: gan_int_cls, gan_int_cls.epochs: 1, gan_int_cls.generator_width: 8}
-  SDN: {generator.fc_width: 16, distillation.stage_one.epochs: 1, distillation.stage_two.epochs: 1}
+  GAWWN: {method: gawwn, dataset.image_size: 32}
+  SDN:
+    dataset.image_size: 24
+    generator.fc_width: 16
+    distillation.stage_one.epochs: 4
+    distillation.stage_two.epochs: 4
 seed: {grid: [3]}
 """
 PHOTOGRAPHS = """
@@ -156,9 +161,17 @@ def test_table_1_scores_methods_beside_each_other(ray_cluster, reference, best_m
     options += ["--tracking.uri", uri, "--output", study, "--score_test", "true"]
     with pytest.raises(UserError, match="expected one, such as squeezenet1_1:WEIGHTS"):
         tune.main([str(option) for option in options])
-    run(*options, "--evaluation.classifier", best_material.classifier)
+    # So short that no stage has more than an epoch.
+    options += ["--equal_minutes", 1e-5, "--evaluation.classifier", best_material.classifier]
+    run(*options)
+    epochs = json.loads((study / "equal_time.json").read_text())
+    stages = ("distillation.stage_one.epochs", "distillation.stage_two.epochs")
+    assert epochs["SDN"] == dict.fromkeys(stages, 1)
+    assert "GAWWN" not in epochs
     table = json.loads((study / "table.json").read_text())
-    assert list(table) == ["GAN-INT-CLS", "SDN", "real images"]
+    assert list(table) == ["GAN-INT-CLS", "GAWWN†", "SDN", "real images"]
+    assert table["GAWWN†"] == {"seeds": None}
+    assert [table[name]["pixels a side"] for name in ("GAN-INT-CLS", "SDN")] == [[16], [24]]
     for place, name in enumerate(("GAN-INT-CLS", "SDN")):
         row = table[name]
         assert (row["seeds"], row["epochs"]) == (1, [place + 1])
@@ -174,9 +187,11 @@ def test_table_1_scores_methods_beside_each_other(ray_cluster, reference, best_m
     assert "FID" not in real
     assert real["score"][0] > max(table["SDN"]["score"])
     lines = (study / "table.md").read_text().splitlines()
+    assert lines[0].endswith("; each trained for about 1e-05 minutes")
     assert lines[2].startswith("| method | seeds | score | FID | KID | SSIM | FSIM | colours, % |")
-    assert lines[-1].startswith("| real images |  | ")
-    assert (study / "table.tex").read_text().count(r"\\") == 4
+    assert lines[-3].startswith("| real images |  | ")
+    assert lines[-1].startswith("† GAWWN: not trained on oxford_flowers, which has neither")
+    assert (study / "table.tex").read_text().count(r"\\") == 5
     for picture in ("table.png", "methods.png"):
         assert min(Image.open(study / picture).size) > 100
 
