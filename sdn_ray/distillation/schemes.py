@@ -24,6 +24,8 @@ class Stage:
     samples: int = 1  # n, the images the generator draws for one caption in this stage
     decay_fraction: float = 0.0  # of its steps, the last, in which the learning rate falls to 0
 
+    draws_pictures = True
+
     @property
     def rows(self) -> Rows:
         """An image and one of its captions; the heads of stage three also see wrong ones."""

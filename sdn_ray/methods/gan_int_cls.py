@@ -52,6 +52,7 @@ class Adversarial:
     name = "adversarial"
     rate_options = "gan_int_cls.learning_rate"
     adversarial = True
+    draws_pictures = True
 
     @property
     def rows(self) -> Rows:

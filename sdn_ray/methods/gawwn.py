@@ -33,6 +33,11 @@ class GawwnStage(GanStage):
     located: bool = True
 
     @property
+    def draws_pictures(self) -> bool:  # type: ignore[override]
+        """Not while keypoints are generated, which are shown as dots."""
+        return self.name == IMAGES
+
+    @property
     def rate_options(self) -> str:
         """Where the configuration has its learning rate."""
         return f"gawwn.{_SECTIONS[self.name]}.learning_rate"

@@ -71,6 +71,11 @@ class Stage(Protocol):
         ...
 
     @property
+    def draws_pictures(self) -> bool:
+        """Whether what the generator draws while it is trained is a picture."""
+        ...
+
+    @property
     def rows(self) -> Rows:
         """What its steps want to see of each image."""
         ...

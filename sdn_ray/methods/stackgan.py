@@ -1,6 +1,7 @@
 """StackGAN (Zhang et al., ICCV 2017) as a method of the loop: two GANs, one after the other."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +25,7 @@ STAGE_ONE, STAGE_TWO = "stage_one", "stage_two"
 _MOST_DIVERGENCE = 100.0  # of captions' codes; beyond it their deviations explode
 
 
+@dataclass(frozen=True)
 class StackStage(GanStage):
     """One of the two stages; the defaults are those of the authors' first one."""
 

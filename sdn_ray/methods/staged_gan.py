@@ -33,6 +33,7 @@ class GanStage:
     captions: int = 4
 
     adversarial = True
+    draws_pictures = True
 
     def rate(self, step: int, steps: int) -> float:
         """Halved every so many epochs; ``steps`` are those of all epochs of the stage."""

@@ -81,13 +81,16 @@ def _of_reference(
             f"--{option}: found {REFERENCE}, but {dataset.name} has neither boxes nor parts; "
             "expected a file, or another --reference"
         )
+    asked = {request.source for request in requests}
+    rows = tuple(row for row in dataset.rows if source_name(row) in asked)
+    dataset = replace(dataset, rows=rows)
     found = read_boxes(dataset) if option == BOXES else read_parts(dataset)
     if option == KEYPOINTS and found.parts != parts:
         raise UserError(
             f"--{option}: the images of --reference have the parts {', '.join(found.parts)}, "
             f"expected the model's, {', '.join(parts)}"
         )
-    place = {source_name(row): number for number, row in enumerate(dataset.rows)}
+    place = {source_name(row): number for number, row in enumerate(rows)}
     values = found.values[0]
     return [
         replace(request, location=_as_tuples(values[place[str(request.source)]]))

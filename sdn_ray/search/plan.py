@@ -101,11 +101,8 @@ class StudyPlan:
         space.check(self.config)
         for config in self.experiments():
             check_experiment(config)
-        if self.settings.equal_minutes is not None and not space.rows:
-            raise UserError(
-                f"--equal_minutes: found it with {space.path}, which has no rows; expected a space "
-                "such as search_spaces/table1_methods.yaml"
-            )
+        if self.settings.equal_minutes is not None:
+            self._check_equal_time()
         varied = next((name for name in _OTHER_STAGES if space.varies(name)), None)
         if self.settings.prune and varied and not space.is_grid:
             raise UserError(
@@ -122,6 +119,24 @@ class StudyPlan:
         """All of a grid; of other spaces those at the ends of its ranges."""
         for values in self.space.grid() if self.space.is_grid else self.space.probes():
             yield self.space.apply(self.config, values)
+
+    def _check_equal_time(self) -> None:
+        if not self.space.rows:
+            raise UserError(
+                f"--equal_minutes: found it with {self.space.path}, which has no rows; expected a "
+                "space such as search_spaces/table1_methods.yaml"
+            )
+        if self.config.training.workers > 1:
+            raise UserError(
+                f"training.workers: found {self.config.training.workers} with --equal_minutes, "
+                "which times the steps of one; expected 1"
+            )
+        counts = [one.name for one in self.space.parameters if one.name.endswith("epochs")]
+        if counts:
+            raise UserError(
+                f"--equal_minutes: it settles the epochs, which {self.space.path} varies by "
+                f"{counts[0]}; expected one or the other"
+            )
 
     def split(self, dataset: CaptionedDataset) -> ClassSplit:
         """The classes that the trials see: in a search those for testing are not among them.

@@ -22,7 +22,7 @@ from sdn_ray.search.report import summarise
 from sdn_ray.search.session import StudySession, open_study_session
 from sdn_ray.search.space import read_search_space
 from sdn_ray.search.study import open_study
-from sdn_ray.search.table1 import check_table1, table1
+from sdn_ray.search.table1 import check_table1, footnotes, table1
 from sdn_ray.search.table3 import table3
 
 PROG = "python -m sdn_ray.tune"
@@ -47,6 +47,8 @@ def tune(options: Namespace, names: Sequence[str], display: Display) -> None:
         return
     display.wait("checking the search space")
     plan.check()
+    for note in footnotes(plan.space):
+        display.line(note)
     with ExitStack() as stack:
         if resumed:
             stack.enter_context(_sole_driver(plan))

@@ -19,7 +19,7 @@ from sdn_ray.search.plan import StudyPlan
 from sdn_ray.search.study import check_study
 from sdn_ray.search.trial import StudyJob
 from sdn_ray.training.checks import check_sizes
-from sdn_ray.training.gawwn import check_annotations
+from sdn_ray.training.gawwn import check_annotations, method_locations
 from sdn_ray.training.job import prepare_job
 
 
@@ -48,7 +48,11 @@ class StudySession:
         images = by_size[config.dataset.image_size]
         counts = [len(images.dataset.rows_of(part)) for part in (split.train, split.test)]
         scored = replace(config.evaluation, score_test=bool(split.test))
-        check_sizes(replace(config, evaluation=scored), len(split.train), *counts)
+        for trial in (config, *self.plan.experiments()):
+            check_sizes(replace(trial, evaluation=scored), len(split.train), *counts)
+        located = {(one.method, one.gawwn.locations): one for one in self.plan.experiments()}
+        for trial in located.values():
+            method_locations(trial, images.dataset)  # refuses bad ones before a trial has begun
         watch = Watcher(display)
         runner = ray_runner(self.resources)
         job = watch(

@@ -145,8 +145,8 @@ class SearchSpace:
             UserError: when no row is left.
         """
         missing: dict[str, str] = {}
-        for row in self.rows:
-            lacks = missing_annotations(self.apply(config, {ROW: row}))
+        for row, options in self.rows.items():
+            lacks = missing_annotations(options.get("method", config.method), config.dataset.name)
             if lacks:
                 missing[row] = f"{config.dataset.name}, {lacks}"
         if not missing:

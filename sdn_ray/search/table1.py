@@ -36,7 +36,8 @@ from sdn_ray.search.trial import StudyJob
 _REAL, _SHUFFLED = "real images", "shuffled captions"
 _SSIM = "SSIM"
 _DAGGER = "†"  # of a row that was not trained
-_COUNTS = ("pixels a side", "epochs", "images seen")
+_PIXELS = "pixels a side"
+_COUNTS = (_PIXELS, "epochs", "images seen")
 _TRAINING = (*_COUNTS, "images/s", "hours")
 _COLORS = "colours, %"
 _LATEX = {"%": r"\%", "_": r"\_", "&": r"\&", "±": r"$\pm$", _DAGGER: r"$\dagger$"}
@@ -141,15 +142,24 @@ def _training_of(trained: Mapping[str, Row], shared: StudyJob) -> str:
 def _reported(trials: Sequence[FrozenTrial], shared: StudyJob, display: Display) -> _Scored:
     """What `sdn_ray.evaluate` says of every trial's model, and of the real images."""
     reports = _reports(trials, shared, display)
+    pairs = list(zip(trials, reports, strict=True))
     first = reports[0]
-    return _Scored(
-        f"{first.images} images of the test classes, {first.classifier}, {first.splits} splits",
-        {
-            trial.number: _scores(report, report.scores)
-            for trial, report in zip(trials, reports, strict=True)
-        },
-        [Row(_REAL, None, {name: [v] for name, v in _scores(first, first.real_scores)})],
-    )
+    of_size = {_size(shared, trial): report for trial, report in reversed(pairs)}
+    real = []
+    for size, report in sorted(of_size.items()):
+        found = {name: [value] for name, value in _scores(report, report.real_scores)}
+        name = f"{_REAL}, {size}×{size}" if len(of_size) > 1 else _REAL
+        real.append(Row(name, None, {**found, _PIXELS: [size]}))
+    how = f"{first.images} images of the test classes, {first.classifier}, {first.splits} splits"
+    if len(of_size) > 1:
+        how += ", each row and real images at its size"
+    scores = {trial.number: _scores(report, report.scores) for trial, report in pairs}
+    return _Scored(how, scores, real)
+
+
+def _size(shared: StudyJob, trial: FrozenTrial) -> int:
+    """Pixels a side of a trial's images."""
+    return shared.trial_config(trial.params).dataset.image_size
 
 
 def _recorded(trials: Sequence[FrozenTrial], shared: StudyJob) -> _Scored:
@@ -228,8 +238,7 @@ def _trained(shared: StudyJob, trial: FrozenTrial) -> Entries:
     rates = [one["images_per_second"] for one in read_metrics(shared.trial_folder(trial.number))]
     seconds = sum(images / rate for rate in rates)
     seen = images * len(rates)
-    size = shared.trial_config(trial.params).dataset.image_size
-    found = (size, len(rates), seen, seen / seconds, seconds / 3600)
+    found = (_size(shared, trial), len(rates), seen, seen / seconds, seconds / 3600)
     return list(zip(_TRAINING, found, strict=True))
 
 

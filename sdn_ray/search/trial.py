@@ -21,7 +21,7 @@ from sdn_ray.runs.experiment import to_yaml
 from sdn_ray.runs.folder import TrackedRun, note_run, noted_run, read_metrics
 from sdn_ray.runs.tracking import Recorder, flatten, try_start_run
 from sdn_ray.search.plan import StudyPlan
-from sdn_ray.search.space import PREPARED, STAGE_EPOCHS, SearchSpace
+from sdn_ray.search.space import IMAGE_SIZE, PREPARED, STAGE_EPOCHS, SearchSpace
 from sdn_ray.search.study import LAST_EPOCH, REASON, RUNG, STATUS_TAG
 from sdn_ray.text.encoders import CHAR_CNN_RNN
 from sdn_ray.training.build import method_stages, method_tags
@@ -64,9 +64,9 @@ class StudyJob:
     def trial_config(self, values: dict[str, Any]) -> ExperimentConfig:
         """The experiment of a trial."""
         config = self.space.apply(self.plan.config, values)
-        if self.space.varies("seed") and not self.space.varies(*PREPARED):
-            # Prepared with the study's seed, not the trial's: named, so that the trial's own
-            # configuration trains the same again.
+        if self.space.varies("seed", IMAGE_SIZE) and not self.space.varies(*PREPARED):
+            # Prepared with the study's seed and size, not the trial's: named, so that the trial's
+            # own configuration trains the same again.
             teacher = replace(config.teacher, weights=str(self.job.teacher))
             config = replace(config, teacher=teacher)
             if self.job.text_encoder is not None:

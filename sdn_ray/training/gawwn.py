@@ -96,7 +96,7 @@ def check_gawwn(config: ExperimentConfig) -> None:
         UserError: naming the option to change.
     """
     name, size, own = config.dataset.name, config.dataset.image_size, config.gawwn
-    missing = missing_annotations(config)
+    missing = missing_annotations(config.method, name)
     if missing:
         raise UserError(
             f"method: found {GAWWN} with dataset.name {name}, {missing}; expected cub or "
@@ -108,6 +108,11 @@ def check_gawwn(config: ExperimentConfig) -> None:
             f"dataset.image_size: found {size}, expected one of {expected}, of which {GAWWN} has "
             "plans"
         )
+    if own.locations == GENERATED and own.given_share == 0:
+        raise UserError(
+            "gawwn.given_share: found 0, expected more: a generator that is never given a part in "
+            "training could not take one when it draws"
+        )
     default: Any = GawwnConfig()
     for option in _KEYPOINTS_ALONE if own.locations != GENERATED else ():
         if getattr(own, option) != getattr(default, option):
@@ -117,9 +122,9 @@ def check_gawwn(config: ExperimentConfig) -> None:
             )
 
 
-def missing_annotations(config: ExperimentConfig) -> str | None:
-    """What a configuration's data set lacks, whose method would need it, in words."""
-    if _needs_locations(config) and config.dataset.name in _WITHOUT_ANNOTATIONS:
+def missing_annotations(method: str, dataset: str) -> str | None:
+    """What a data set lacks that a method needs, in words."""
+    if method == GAWWN and dataset in _WITHOUT_ANNOTATIONS:
         return "which has neither boxes nor parts"
     return None
 

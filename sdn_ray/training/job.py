@@ -86,6 +86,8 @@ def prepare_job(
     Raises:
         UserError: when weights or embeddings cannot be had or do not fit the data set.
     """
+    # First: what is wrong with them is said before hours are spent.
+    locations = method_locations(config, images.dataset)
     teacher = prepare_teacher(config, images, split, runner, terminal)
     captions, encoder = prepare_captions(config, images, split, teacher, runner, terminal)
     whitening = prepare_whitening(config, images, split, teacher, captions, runner, terminal)
@@ -99,5 +101,5 @@ def prepare_job(
         encoder,
         None,
         whitening,
-        method_locations(config, images.dataset),
+        locations,
     )

@@ -297,7 +297,9 @@ class Worker:
             f"{result.stage.name} epoch {result.epoch + 1}/{result.stage.epochs}: "
             f"{', '.join(telling(metrics, self.watched_name))}"
         )
-        warning = collapse(metrics, self.watched_name) if result.stage.adversarial else None
+        stage = result.stage
+        pictured = stage.adversarial and stage.draws_pictures
+        warning = collapse(metrics, self.watched_name) if pictured else None
         if warning:
             self.terminal.line(warning)
         history = read_metrics(self.job.run)

@@ -229,6 +229,7 @@ def test_what_the_stages_are_called_and_want_to_see():
     keypoints, images = method.stages
     assert (keypoints.name, images.name) == ("keypoints", "images")
     assert keypoints.rate_options == "gawwn.keypoint_stage.learning_rate"
+    assert (keypoints.draws_pictures, images.draws_pictures) == (False, True)
     assert images.rate_options == "gawwn.image_stage.learning_rate"
     assert keypoints.rows == Rows(located=True)
     assert images.rows == Rows(wrong=True, captions=4, located=True)

@@ -147,6 +147,7 @@ def test_codes_that_explode_end_the_training(kl_weight):
 
 
 def test_the_rate_is_halved_every_so_many_epochs():
+    assert StackStage(STAGE_ONE).halving_epochs == 50
     stage = StackStage(STAGE_TWO, epochs=5, learning_rate=8.0, halving_epochs=2)
     rates = [stage.rate(step, 5 * 3) for step in range(15)]
     assert rates == [8.0] * 6 + [4.0] * 6 + [2.0] * 3

@@ -1,11 +1,13 @@
+from dataclasses import replace
 from pathlib import Path
 
 import optuna
 import pytest
 
-from sdn_ray.config import ExperimentConfig
+from sdn_ray.config import DatasetConfig, ExperimentConfig, TeacherConfig, TrainingConfig
 from sdn_ray.errors import UserError
 from sdn_ray.runs.experiment import read_experiment
+from sdn_ray.search.plan import StudyPlan, StudySettings
 from sdn_ray.search.space import read_search_space
 
 SPACES = sorted((Path(__file__).parents[2] / "search_spaces").glob("*.yaml"))
@@ -50,9 +52,60 @@ def test_the_shipped_spaces_fit_the_shipped_jobs(path):
         "quickstart": "quickstart",
         "table3_schemes": "table3",
         "table1_methods": "table1_flowers64",
+        "table1_published": "table1_cub",
+        "table1_quickstart": "table1_quickstart",
     }
     job = jobs.get(path.stem, "flowers64")
     read_search_space(path).check(read_experiment(JOBS / f"{job}.yaml"))
+
+
+def test_rows_that_the_data_set_cannot_be_trained_with_are_left_out(space):
+    found = space(
+        "rows:\n"
+        "  SDN: {dataset.image_size: 32}\n"
+        "  GAWWN: {method: gawwn}\n"
+        "seed: {grid: [4, 5]}\n"
+        "total_epochs: 4\n"
+        "stage_one_fraction: {grid: [0.5]}\n"
+    )
+    flowers = ExperimentConfig(dataset=DatasetConfig("oxford_flowers"))
+    fitting = found.fitting(flowers)
+    assert {values["row"] for values in fitting.grid()} == {"SDN"}
+    assert len(fitting.grid()) == 2
+    why = "oxford_flowers, which has neither boxes nor parts"
+    assert fitting.left_out == {"GAWWN": why}
+    assert list(fitting.rows) == ["SDN", "GAWWN"]
+    for name in ("cub", "synthetic_flowers"):
+        assert found.fitting(ExperimentConfig(dataset=DatasetConfig(name))) is found
+    # The method of rows that name none is the experiment's.
+    alone = space("rows: {GAWWN: {seed: 1}}")
+    with pytest.raises(UserError, match="rows: found none that can be trained on oxford_flowers"):
+        alone.fitting(replace(flowers, method="gawwn"))
+
+
+ROWS = "rows: {SDN: {}, GAN: {method: gan_int_cls}}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "workers", "words"),
+    [
+        ("seed: {grid: [0]}", 1, "--equal_minutes: found it with .*, which has no rows"),
+        (ROWS, 2, "training.workers: found 2 with --equal_minutes"),
+        (
+            "rows: {SDN: {}}\ndistillation.stage_two.epochs: {grid: [1]}",
+            1,
+            "--equal_minutes: it settles the epochs, which .* varies by distillation.stage_two.ep",
+        ),
+    ],
+)
+def test_what_equal_time_is_refused_with(space, tmp_path, text, workers, words):
+    config = ExperimentConfig(
+        teacher=TeacherConfig(plan="4,M,8", weights="fit"),
+        training=TrainingConfig(workers=workers),
+    )
+    settings = StudySettings(equal_minutes=3.0)
+    with pytest.raises(UserError, match=words):
+        StudyPlan(tmp_path, config, space(text), settings).check()
 
 
 def test_distributions_are_those_of_optuna(space):
@@ -141,7 +194,8 @@ def test_a_grid_is_every_combination(space):
         ("rows: {}", "line 1: rows: found {}, expected settings by name"),
         ("rows: {SDN: 3}", "line 1: rows: SDN: found 3, expected options with a value each"),
         ("seed: {grid: [0]}\nrows: {SDN: {schem: a}}", "line 2: rows: SDN: schem: is no option"),
-        ("rows: {SDN: {dataset.image_size: 32}}", "SDN: dataset.image_size: settles which"),
+        ("rows: {SDN: {dataset.name: cub}}", "SDN: dataset.name: settles which"),
+        ("dataset.image_size: {grid: [32]}", "dataset.image_size: settles which"),
         ("rows: {SDN: {seed: 1}}\ngenerator.fc_width: {int: [1, 2]}", "line 2: found a distribu"),
         ("total_epochs: 1\nstage_one_fraction: {uniform: [0, 1]}", "line 1: total_epochs: found 1"),
     ],

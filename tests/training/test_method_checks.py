@@ -62,7 +62,7 @@ def refusal(config):
             gawwn(locations, gawwn={"generator_width": 4, "discriminator_width": 4})
             for locations in LOCATIONS
         ],
-        gawwn(gawwn={"keypoint_stage": GawwnStageConfig(1, 1.0, 1), "given_share": 0.0}),
+        gawwn(gawwn={"keypoint_stage": GawwnStageConfig(1, 1.0, 1), "given_share": 1.0}),
         gawwn("boxes", gawwn={"image_stage": GawwnStageConfig(1, 1.0, 1), "captions_averaged": 1}),
         gawwn(dataset={"name": "cub"}, training={"batch_size": 3}),
     ],
@@ -327,6 +327,7 @@ def test_what_stackgan_refuses(config, words):
             "workers",
         ),
         (gawwn(training={"batch_size": 1}), "method gawwn: needs at least 2 images a worker"),
+        (gawwn(gawwn={"given_share": 0.0}), "gawwn.given_share: found 0, expected more"),
     ],
 )
 def test_what_gawwn_refuses(config, words):

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from sdn_ray.data.decoding import DECODE_ERRORS
 from sdn_ray.data.readers.layout import FileError, read_lines
 from sdn_ray.data.rows import CaptionedDataset
 from sdn_ray.errors import UserError
@@ -24,6 +25,7 @@ _BOXES_EXPECTED = "an image's number, x, y, width and height a line"
 _NAMES_EXPECTED = "a part's number and its name a line"
 _PARTS_EXPECTED = "an image's number, a part's number, x, y and 0 or 1 a line"
 _BOXES, _NAMES, _PARTS = "bounding_boxes.txt", "parts/parts.txt", "parts/part_locs.txt"
+_NUMBERS = 5  # of a line, of boxes and of parts alike
 _ROUNDING = 1.0  # pixels by which a box may reach beyond its image
 _PETAL_TIP = re.compile(r"petal tip (\d+)")
 
@@ -73,7 +75,9 @@ def read_boxes(dataset: CaptionedDataset) -> Locations:
     path = _folder(dataset) / _BOXES
     found: dict[int, tuple[float, ...]] = {}
     for number, line in read_lines(path, _BOXES_EXPECTED):
-        image, *box = _numbers(path, number, line, 5, _BOXES_EXPECTED)
+        image, *box = _numbers(path, number, line, 1, _BOXES_EXPECTED)
+        if image in found:
+            raise FileError(path, f"line {number}: found image {image:g} again, expected it once")
         found[int(image)] = tuple(box)
     sizes = _sizes(dataset)
     boxes = np.empty((len(dataset.rows), 4))
@@ -108,6 +112,8 @@ def _part_names(dataset: CaptionedDataset) -> tuple[str, ...]:
         text, _, name = line.partition(" ")
         if not text.isdecimal() or not name.strip():
             raise FileError(path, f"line {number}: found {line}, expected {_NAMES_EXPECTED}")
+        if name.strip() in names.values():
+            raise FileError(path, f"line {number}: found {name.strip()} again, expected it once")
         names[int(text)] = name.strip()
     if not names or sorted(names) != list(range(1, len(names) + 1)):
         raise FileError(path, f"found the numbers {sorted(names)}, expected 1, 2, … of each part")
@@ -127,8 +133,12 @@ def read_parts(dataset: CaptionedDataset) -> Locations:
     path = _folder(dataset) / _PARTS
     found: dict[int, dict[int, tuple[float, ...]]] = {}
     for number, line in read_lines(path, _PARTS_EXPECTED):
-        image, part, *location = _numbers(path, number, line, 5, _PARTS_EXPECTED)
-        found.setdefault(int(image), {})[int(part)] = tuple(location)
+        image, part, *location = _numbers(path, number, line, 2, _PARTS_EXPECTED)
+        own = found.setdefault(int(image), {})
+        if part in own or location[2] not in (0, 1):
+            what = "a part again" if part in own else f"visible {location[2]:g}"
+            raise FileError(path, f"line {number}: found {what}, expected {_PARTS_EXPECTED}")
+        own[int(part)] = tuple(location)
     parts = np.zeros((len(dataset.rows), len(names), 3))
     expected = range(1, len(names) + 1)
     for place, row in enumerate(dataset.rows):
@@ -177,13 +187,14 @@ def _folder(dataset: CaptionedDataset) -> Path:
     return dataset.annotations
 
 
-def _numbers(path: Path, number: int, line: str, count: int, expected: str) -> list[float]:
-    """The numbers of a line, as many as there should be."""
+def _numbers(path: Path, number: int, line: str, whole: int, expected: str) -> list[float]:
+    """The five numbers of a line, of which so many, the first ones, are whole."""
     try:
         values = [float(text) for text in line.split()]
     except ValueError:
         values = []
-    if len(values) != count or not all(map(math.isfinite, values)):
+    good = len(values) == _NUMBERS and all(map(math.isfinite, values))
+    if not good or any(value % 1 for value in values[:whole]):
         raise FileError(path, f"line {number}: found {line}, expected {expected}")
     return values
 
@@ -192,8 +203,11 @@ def _sizes(dataset: CaptionedDataset) -> np.ndarray:
     """Width and height of every image in pixels, (rows, 2); no pixel is decoded."""
 
     def size(path: Path) -> tuple[int, int]:
-        with Image.open(path) as image:
-            return image.size
+        try:
+            with Image.open(path) as image:
+                return image.size
+        except DECODE_ERRORS as error:
+            raise FileError(path, f"does not decode ({error}), expected an image") from error
 
     with ThreadPoolExecutor(16) as pool:
         return np.array(list(pool.map(size, [row.image_path for row in dataset.rows])), float)

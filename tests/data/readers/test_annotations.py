@@ -69,6 +69,11 @@ def test_parts_are_fractions_and_left_and_right_exchange(birds: CaptionedDataset
         ("parts/part_locs.txt", None, "found no such file"),
         ("parts/part_locs.txt", "7 1 100.0 25.0 1\n", "found 1 parts of 7.png"),
         ("parts/part_locs.txt", "7 1 100.0 25.0\n", "line 1: found 7 1 100.0 25.0"),
+        ("parts/part_locs.txt", "7 1.5 1 2 1\n", "line 1: found 7 1.5 1 2 1"),
+        ("parts/part_locs.txt", "7 1 1 2 3\n", "line 1: found visible 3"),
+        ("parts/part_locs.txt", "7 1 1 2 1\n7 1 1 2 1\n", "line 2: found a part again"),
+        ("parts/parts.txt", "1 back\n2 back\n", "found back again"),
+        ("bounding_boxes.txt", "7 20 50 10 25\n7 5 10 25 30\n", "line 2: found image 7 again"),
     ],
 )
 def test_bad_annotations_are_refused_in_words(
@@ -140,3 +145,10 @@ def test_missing_annotations_are_refused_before_they_are_read(
         require_annotations(birds, boxes=boxes)
     with pytest.raises(UserError, match=r"dataset\.name: found oxford_flowers"):
         require_annotations(CaptionedDataset("oxford_flowers", ()), boxes=boxes)
+
+
+def test_an_image_that_does_not_decode_is_named(birds: CaptionedDataset) -> None:
+    birds.rows[1].image_path.write_text("no image")
+    for read in (read_boxes, read_parts):
+        with pytest.raises(UserError, match=r"3\.png: does not decode"):
+            read(birds)
