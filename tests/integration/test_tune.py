@@ -169,7 +169,9 @@ def test_table_1_scores_methods_beside_each_other(ray_cluster, reference, best_m
     assert epochs["SDN"] == dict.fromkeys(stages, 1)
     assert "GAWWN" not in epochs
     table = json.loads((study / "table.json").read_text())
-    assert list(table) == ["GAN-INT-CLS", "GAWWN†", "SDN", "real images"]
+    real_rows = ["real images, 16×16", "real images, 24×24"]
+    assert list(table) == ["GAN-INT-CLS", "GAWWN†", "SDN", *real_rows]
+    assert [table[name]["pixels a side"] for name in real_rows] == [[16], [24]]
     assert table["GAWWN†"] == {"seeds": None}
     assert [table[name]["pixels a side"] for name in ("GAN-INT-CLS", "SDN")] == [[16], [24]]
     for place, name in enumerate(("GAN-INT-CLS", "SDN")):
@@ -182,16 +184,17 @@ def test_table_1_scores_methods_beside_each_other(ray_cluster, reference, best_m
         assert seen == 30 * (place + 1)  # of the four training classes one is for validation
         assert hours == pytest.approx(seen / rate / 3600)
         assert row["FID"][0] > 0
-    real = table["real images"]
-    assert real["seeds"] is None
-    assert "FID" not in real
-    assert real["score"][0] > max(table["SDN"]["score"])
+    for name, method in zip(real_rows, ("GAN-INT-CLS", "SDN"), strict=True):
+        real = table[name]
+        assert real["seeds"] is None
+        assert "FID" not in real
+        assert real["score"][0] > max(table[method]["score"])
     lines = (study / "table.md").read_text().splitlines()
     assert lines[0].endswith("; each trained for about 1e-05 minutes")
     assert lines[2].startswith("| method | seeds | score | FID | KID | SSIM | FSIM | colours, % |")
-    assert lines[-3].startswith("| real images |  | ")
+    assert lines[-3].startswith("| real images, 24×24 |  | ")
     assert lines[-1].startswith("† GAWWN: not trained on oxford_flowers, which has neither")
-    assert (study / "table.tex").read_text().count(r"\\") == 5
+    assert (study / "table.tex").read_text().count(r"\\") == 6
     for picture in ("table.png", "methods.png"):
         assert min(Image.open(study / picture).size) > 100
 
