@@ -124,7 +124,8 @@ class GawwnConfig:
     Args:
         locations: What tells the networks where things are: keypoints, generated from captions for
             drawing; boxes, those of training images for drawing; or none, all keypoints hidden.
-        keypoint_stage: Generating keypoints from captions. With other locations there is none.
+        keypoint_stage: Generating keypoints from captions, whose last weights are kept, not their
+            average. With other locations there is none.
         image_stage: Drawing images from captions and locations.
         captions_averaged: Captions of an image whose embeddings are averaged in a step of the
             second stage; the first has one.
