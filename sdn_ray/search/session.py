@@ -36,23 +36,22 @@ class StudySession:
     def prepare(self, display: Display) -> StudyJob:
         """What all trials share: pixels, teacher and captions' embeddings, made once."""
         config, split = self.plan.config, self.split
-        trials = self.plan.settings.concurrent
-        display.line(runs_on(self.resources, config.training.workers, trials))
-        sizes = {trial.dataset.image_size for trial in self.plan.experiments()}
+        concurrent = self.plan.settings.concurrent
+        display.line(runs_on(self.resources, config.training.workers, concurrent))
+        experiments = [config, *self.plan.experiments()]
         by_size = {
             size: prepare_configured_images(
                 self.dataset, replace(config.dataset, image_size=size), display
             )
-            for size in sorted({config.dataset.image_size, *sizes})
+            for size in sorted({one.dataset.image_size for one in experiments})
         }
         images = by_size[config.dataset.image_size]
         counts = [len(images.dataset.rows_of(part)) for part in (split.train, split.test)]
         scored = replace(config.evaluation, score_test=bool(split.test))
-        for trial in (config, *self.plan.experiments()):
-            check_sizes(replace(trial, evaluation=scored), len(split.train), *counts)
-        located = {(one.method, one.gawwn.locations): one for one in self.plan.experiments()}
-        for trial in located.values():
-            method_locations(trial, images.dataset)  # refuses bad ones before a trial has begun
+        for one in experiments:
+            check_sizes(replace(one, evaluation=scored), len(split.train), *counts)
+        for one in {(one.method, one.gawwn.locations): one for one in experiments}.values():
+            method_locations(one, images.dataset)  # refuses bad ones before a trial has begun
         watch = Watcher(display)
         runner = ray_runner(self.resources)
         job = watch(

@@ -1,6 +1,6 @@
 """From a configuration to the GANs that SDN is compared with: stages, networks, methods."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -40,7 +40,7 @@ _LEAST_WIDTH = 4  # a bottleneck has a quarter of it
 Gan = GanIntCls | StackGan | Gawwn
 GanGenerator = GanIntClsGenerator | StackGanGenerator | GawwnGenerator
 GanDiscriminator = GanIntClsDiscriminator | StageTwoDiscriminator | GawwnDiscriminator
-Networks = tuple[GanGenerator, list[GanDiscriminator]]  # with a discriminator for each stage
+Networks = tuple[GanGenerator, Sequence[GanDiscriminator]]  # with a discriminator for each stage
 
 
 @dataclass(frozen=True)
@@ -268,18 +268,8 @@ def _stackgan(
     return generator, discriminators
 
 
-def _gawwn(
-    config: ExperimentConfig,
-    embedding_dim: int,
-    whitened_dim: int | None,
-    parts: tuple[str, ...],
-) -> Networks:
-    generator, discriminators = gawwn_networks(config, embedding_dim, whitened_dim, parts)
-    return generator, [*discriminators]
-
-
 GANS = {
     GAN_INT_CLS: GanKind(_adversarial, _gan_int_cls),
     STACKGAN: GanKind(_stack_stages, _stackgan),
-    GAWWN: GanKind(gawwn_stages, _gawwn),
+    GAWWN: GanKind(gawwn_stages, gawwn_networks),
 }
