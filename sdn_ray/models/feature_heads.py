@@ -50,17 +50,18 @@ class FeatureHead(nn.Module):
         # The whole map: one that was halved at once would hide the finest octave, and leave a
         # lattice in it.
         first = nn.Conv2d(channels, width, 3, padding=1)
-        layers: list[nn.Module] = [spectral_norm(first), nn.LeakyReLU(_LEAK)]
+        layers: list[nn.Module] = [spectral_norm(first), nn.LeakyReLU(_LEAK, inplace=True)]
         while side > _SMALLEST_MAP:
             wider = min(2 * width, most)
             layers += [
                 spectral_norm(nn.Conv2d(width, wider, 4, stride=2, padding=1)),
-                nn.LeakyReLU(_LEAK),
+                nn.LeakyReLU(_LEAK, inplace=True),
             ]
             width, side = wider, side // 2
         self.body = nn.Sequential(*layers)
         self.among = nn.Sequential(
-            spectral_norm(nn.Conv2d(2 * width, width, 3, padding=1)), nn.LeakyReLU(_LEAK)
+            spectral_norm(nn.Conv2d(2 * width, width, 3, padding=1)),
+            nn.LeakyReLU(_LEAK, inplace=True),
         )
         self.real = spectral_norm(nn.Conv2d(width, 1, 1))
         self.caption = spectral_norm(nn.Linear(code_dim, width, bias=False))
@@ -70,7 +71,9 @@ class FeatureHead(nn.Module):
 
         The features pass once, however many sets of captions they are judged by.
         """
-        seen = self.body((features - self.mean[:, None, None]) * self.scale[:, None, None])
+        shift, scale = -self.mean * self.scale, self.scale
+        # In one pass over maps that are as large as the picture.
+        seen = self.body(torch.addcmul(shift[:, None, None], features, scale[:, None, None]))
         # By the deviation pictures that are all alike are told from photographs (Karras et al.,
         # "Progressive Growing of GANs", ICLR 2018, section 3). Of each channel: their mean, which
         # that paper takes, is made up for by contrast and colours.
