@@ -111,6 +111,8 @@ def test_bootstrap_over_captions_of_two_methods_is_binomial():
     difference = compare(ranked(rows, ("a", "b")), 10_000, seed=1).pairs[0]
     p = 2 * law.sf(n / 2 - 1)  # of at least half
     assert difference.p == pytest.approx(p, abs=4 * (2 * p / 10_000) ** 0.5)
+    swapped = ranked([(i, 0, ranks[::-1]) for i, _, ranks in rows], ("b", "a"))
+    assert compare(swapped, 10_000, seed=1).pairs[0].p == difference.p
 
 
 def product_variance(x: np.ndarray) -> float:
