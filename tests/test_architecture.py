@@ -8,16 +8,26 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "sdn_ray"
 COMMANDS = frozenset(
-    ("train", "tune", "generate", "evaluate", "figures", "train_text", "convert_text", "benchmark")
+    (
+        "train",
+        "tune",
+        "generate",
+        "evaluate",
+        "figures",
+        "study",
+        "train_text",
+        "convert_text",
+        "benchmark",
+    )
 )
 # From the top down: a room imports from rooms of lower rows alone.
 ROWS = (
     COMMANDS,
-    {"search"},
+    {"search", "judging"},
     {"training", "scoring"},
     {"preparation"},
     {"runs"},
-    {"cluster"},
+    {"cluster", "web"},
     {"methods"},
     {"distillation", "metrics"},
     {"models"},

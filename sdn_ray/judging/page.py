@@ -1,0 +1,183 @@
+"""The page of a study: an ASGI app that asks, shows and keeps."""
+
+import hashlib
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import Depends, FastAPI, Header, HTTPException
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import FileResponse, JSONResponse
+from fastapi.staticfiles import StaticFiles
+from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.requests import Request
+
+from sdn_ray.judging.answers import AnsweredError, Answers, Rater
+from sdn_ray.judging.study import IMAGES, QUESTIONS, Study
+from sdn_ray.judging.trials import Trial, rater_trials
+
+_STATIC = Path(__file__).parent / "static"
+_LONGEST_TRIAL = 7 * 24 * 3600 * 1000  # milliseconds that a page may have stood open
+
+
+class Reply(BaseModel):
+    """A rater's answer to their next trial."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+    trial: int = Field(ge=0)
+    choice: list[int] = Field(min_length=1, max_length=9)  # places as shown, the best first
+    milliseconds: int = Field(ge=0, le=_LONGEST_TRIAL)
+
+
+@dataclass(frozen=True)
+class _Asker:
+    """What the routes share."""
+
+    study: Study
+    answers: Answers
+    version: str  # of the page's own files
+
+    @lru_cache(maxsize=1024)  # noqa: B019, one asker lives as long as the process
+    def trials(self, slot: int) -> tuple[Trial, ...]:
+        """Of a rater."""
+        return rater_trials(self.study, slot)
+
+    def next_trial(self, rater: Rater) -> dict[str, Any]:
+        """What the page shows next, and how much is left."""
+        trials, done = self.trials(rater.slot), self.answers.answered(rater)
+        if done >= len(trials):
+            return {"done": True, "trials": len(trials)}
+        trial = trials[done]
+        shown = {
+            "done": False,
+            "trial": done,
+            "trials": len(trials),
+            "question": trial.question,
+            "text": QUESTIONS[trial.question],
+        }
+        return shown | self._shown(trial)
+
+    def _shown(self, trial: Trial) -> dict[str, Any]:
+        if trial.question == "match":
+            caption = self.study.captions[trial.item]
+            assert trial.column is not None
+            picture = (*caption.images, caption.real)[trial.column]
+            sentences = [self.study.captions[one].text for one in trial.order]
+            return {"images": [picture], "sentences": sentences}
+        item = (self.study.gold if trial.kind == "gold" else self.study.captions)[trial.item]
+        caption_shown = item.text if trial.question == "correlation" else None
+        return {"images": [item.images[column] for column in trial.order], "caption": caption_shown}
+
+    def keep(self, rater: Rater, reply: Reply) -> None:
+        """Keep an answer.
+
+        Raises:
+            HTTPException: it answers another trial than the next, or is none of its answers.
+        """
+        trials, done = self.trials(rater.slot), self.answers.answered(rater)
+        if reply.trial != done or done >= len(trials):
+            raise HTTPException(409, f"trial {reply.trial} is not the next one, which is {done}")
+        trial = trials[done]
+        places = list(range(len(trial.order)))
+        if trial.question == "match":
+            if len(reply.choice) != 1 or reply.choice[0] not in places:
+                raise HTTPException(422, "choice: expected the place of one sentence")
+        elif sorted(reply.choice) != places:
+            raise HTTPException(422, f"choice: expected each of the places 0 to {places[-1]} once")
+        said = [trial.order[place] for place in reply.choice]
+        try:
+            self.answers.add(rater, done, trial, said, reply.milliseconds, self.version)
+        except AnsweredError:
+            raise HTTPException(409, f"trial {done} has an answer already") from None
+
+
+def study_app(folder: Path, study: Study, answers: Answers) -> FastAPI:
+    """The page of a study.
+
+    Args:
+        folder: of the study; of it images alone are served.
+        study: read from it.
+        answers: where they are kept.
+    """
+    app = FastAPI(title="sdn_ray study", docs_url=None, redoc_url=None)  # those load from elsewhere
+    asker = _Asker(study, answers, page_version())
+    pictures = {name for one in (*study.captions, *study.gold) for name in one.images}
+    pictures |= {one.real for one in study.captions if one.real}
+
+    def known_rater(authorization: Annotated[str, Header()] = "") -> Rater:
+        kind, _, secret = authorization.partition(" ")
+        rater = answers.rater(secret) if kind == "Bearer" and len(secret) < 200 else None
+        if rater is None:
+            raise HTTPException(401, "no such rater; open the first page again")
+        return rater
+
+    known = Annotated[Rater, Depends(known_rater)]
+
+    @app.get("/", include_in_schema=False)
+    def page() -> FileResponse:
+        return FileResponse(_STATIC / "study.html")
+
+    @app.get("/api/study")
+    def about() -> dict[str, Any]:
+        """What is asked."""
+        return {"study": study.id, "questions": [QUESTIONS[one] for one in study.questions]}
+
+    @app.get("/health")
+    def health() -> dict[str, str]:
+        """Whether the page is up."""
+        return {"status": "ok"}
+
+    @app.post("/api/raters", status_code=201)
+    def begin() -> dict[str, str]:
+        """Take part: the secret that names the rater from now on."""
+        return {"rater": answers.new_rater()[1]}
+
+    @app.get("/api/trial")
+    def trial(rater: known) -> dict[str, Any]:
+        """The rater's next trial."""
+        return asker.next_trial(rater)
+
+    @app.post("/api/answers")
+    def answer(rater: known, reply: Reply) -> dict[str, Any]:
+        """Keep an answer; the next trial."""
+        asker.keep(rater, reply)
+        return asker.next_trial(rater)
+
+    @app.get("/images/{name}", include_in_schema=False)
+    def image(name: str) -> FileResponse:
+        if name not in pictures:  # of the study's own list: no path leads elsewhere
+            raise HTTPException(404, "no such picture")
+        return FileResponse(folder / IMAGES / name, headers={"Cache-Control": "max-age=86400"})
+
+    app.mount("/static", StaticFiles(directory=_STATIC), name="static")
+    _speak_in_sentences(app)
+    return app
+
+
+def page_version() -> str:
+    """A hash of the page's own files: what the raters saw."""
+    files = sorted(_STATIC.iterdir())
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:12]
+
+
+def _speak_in_sentences(app: FastAPI) -> None:
+    """Errors as {"error": "…"}."""
+
+    def refused(_: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, HTTPException)
+        return JSONResponse({"error": error.detail}, error.status_code)
+
+    def wrong(_: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, RequestValidationError)
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"][1:]) or "the request"
+        return JSONResponse({"error": f"{where}: {first['msg']}"}, 422)
+
+    def lost(_: Request, error: Exception) -> JSONResponse:
+        return JSONResponse({"error": "the answer could not be kept; try again"}, 503)
+
+    app.add_exception_handler(HTTPException, refused)
+    app.add_exception_handler(RequestValidationError, wrong)
+    app.add_exception_handler(SQLAlchemyError, lost)
