@@ -101,7 +101,7 @@ def study_app(folder: Path, study: Study, answers: Answers) -> FastAPI:
         study: read from it.
         answers: where they are kept.
     """
-    app = FastAPI(title="sdn_ray study", docs_url=None, redoc_url=None)  # those load from elsewhere
+    app = FastAPI(title="study", docs_url=None, redoc_url=None)  # those load from elsewhere
     asker = _Asker(study, answers, page_version())
     pictures = {name for one in (*study.captions, *study.gold) for name in one.images}
     pictures |= {one.real for one in study.captions if one.real}

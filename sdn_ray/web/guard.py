@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sdn_ray.errors import UserError
 
-_COOKIE = "sdn_ray_token"
+_COOKIE = "page_token"
 _LOCAL = {"localhost", "127.0.0.1", "[::1]"}
 _MOST_CLIENTS = 10_000  # whose rates are remembered
 _SHORTEST_TOKEN = 16  # characters

@@ -40,7 +40,7 @@ function show(name) {
 
 async function open() {
   const study = (await ask("/api/study")).body;
-  key = "sdn_ray study " + study.study;
+  key = "study " + study.study;
   byId("questions").replaceChildren(...study.questions.map((text) => element("li", "", text)));
   if (localStorage.getItem(key)) byId("begin").textContent = "Go on";
 }
