@@ -1,6 +1,7 @@
 """Running a page: bound to an address, ended by Ctrl-C or SIGTERM after what is under way."""
 
 import socket
+from contextlib import suppress
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -42,4 +43,5 @@ def serve(app: ASGIApp, found: socket.socket) -> None:
         server_header=False,
         timeout_graceful_shutdown=_LAST_REQUESTS,
     )
-    uvicorn.Server(config).run(sockets=[found])
+    with suppress(KeyboardInterrupt):  # which uvicorn raises again when all is answered
+        uvicorn.Server(config).run(sockets=[found])

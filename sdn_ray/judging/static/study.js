@@ -19,7 +19,7 @@ async function ask(path, body) {
     options.headers["Content-Type"] = "application/json";
     options.body = JSON.stringify(body);
   }
-  for (let wait = 500; ; wait = Math.min(2 * wait, 8000)) {
+  for (let rest = 500; ; rest = Math.min(2 * rest, 8000)) {
     try {
       const answer = await fetch(path, options);
       if (answer.status !== 429 && answer.status < 500) {
@@ -28,7 +28,7 @@ async function ask(path, body) {
       }
     } catch (error) { /* no connection: as a server that is down */ }
     say("No connection. Your answer is kept here and sent again …");
-    await pause(wait);
+    await pause(rest);
   }
 }
 
@@ -51,7 +51,12 @@ async function begin() {
     if (answer.status !== 201) return say(answer.body.error);
     localStorage.setItem(key, answer.body.rater);
   }
-  await follow(await ask("/api/trial"));
+  wait(true);
+  try {
+    await follow(await ask("/api/trial"));
+  } finally {
+    wait(false);
+  }
 }
 
 // What the server answered: the next trial, the end, or an error.
@@ -148,15 +153,20 @@ function ordinal(number) { return number + (["st", "nd", "rd"][number - 1] || "t
 
 async function next() {
   if (busy || chosen.length !== needed()) return;
-  busy = true;
-  mark();
+  wait(true);
   const milliseconds = Math.round(performance.now() - began);
   try {
     await follow(await ask("/api/answers", { trial: trial.trial, choice: chosen, milliseconds }));
   } finally {
-    busy = false;
-    if (!trial.done) mark();
+    wait(false);
   }
+}
+
+// Nothing is chosen before all pictures of a trial are there.
+function wait(yes) {
+  busy = yes;
+  byId("trial").setAttribute("aria-busy", String(yes));
+  if (trial && !trial.done) mark();
 }
 
 function undo() { chosen.pop(); mark(); }
