@@ -8,6 +8,7 @@ COMMANDS = {
     "generate": "captions to images",
     "evaluate": "the paper's scores of images, or of a text encoder",
     "figures": "the paper's figures",
+    "study": "people put pictures of several methods in order (the paper's Table 2)",
     "train_text": "a text encoder by itself",
     "convert_text": "released text encoders and captions",
     "benchmark": "images/s beside plain PyTorch loops",

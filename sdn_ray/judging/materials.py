@@ -112,21 +112,24 @@ def make_study(
         captions, gold = [], []
         for number, pair in enumerate(pairs):
             progress(number, len(pairs))
-            columns = [write.drawn(one[pair], pair, column) for column, one in enumerate(sets)]
             photograph = real.rows[_place(pair, real)].image_path
+            drawn = [one[pair] for one in sets]
             if number < wanted.captions:
+                columns = tuple(write.drawn(one, pair, c) for c, one in enumerate(drawn))
                 shown = write.photograph(photograph) if "match" in wanted.questions else None
-                class_id = sets[0][pair].class_id
-                captions.append(StudyCaption(pair[1], class_id, tuple(columns), shown))
+                captions.append(StudyCaption(pair[1], drawn[0].class_id, columns, shown))
                 continue
             turn = number - wanted.captions  # both ways, and each column in both
             first, column = turn % 2 == 0, (turn // 2) % len(sets)
-            columns[column] = (
+            known = (
                 write.photograph(photograph)
                 if first
-                else write.scrambled(sets[column][pair], pair, column, random)
+                else write.scrambled(drawn[column], pair, column, random)
             )
-            gold.append(Gold(pair[1], tuple(columns), column, "first" if first else "last"))
+            columns = tuple(
+                known if c == column else write.drawn(one, pair, c) for c, one in enumerate(drawn)
+            )
+            gold.append(Gold(pair[1], columns, column, "first" if first else "last"))
         progress(len(pairs), len(pairs))
         study = Study(
             id=secrets.token_hex(8),

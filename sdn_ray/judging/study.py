@@ -6,7 +6,7 @@ which method drew which column, and is read for the report alone.
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -82,7 +82,7 @@ class Key:
     methods: tuple[str, ...]  # of the columns
     reference: str  # the data set's name
     models: tuple[str | None, ...]  # hash of each method's folder as it was
-    tracked: tuple[dict[str, str] | None, ...] = field(default=())  # MLflow run of each, if known
+    tracked: tuple[dict[str, str] | None, ...]  # MLflow run of each, if known
 
 
 def write_study(folder: Path, study: Study, key: Key) -> None:

@@ -51,8 +51,9 @@ def own_captions(study: Study, slot: int) -> np.ndarray:
     """The captions of a rater: the common ones, and a share of the others."""
     rest = np.arange(study.common, len(study.captions))
     place = slot % study.raters
-    # Neighbours differ by one rater, so that every two raters meet on some caption.
-    turns = (rest - study.common)[:, None] + np.arange(study.raters_per_caption)
+    # Dealt in turn, so that no two raters have numbers of captions that differ by more than one.
+    first = (rest - study.common)[:, None] * study.raters_per_caption
+    turns = first + np.arange(study.raters_per_caption)
     own = rest[(turns % study.raters == place).any(1)]
     return np.concatenate([np.arange(study.common), own])
 

@@ -24,6 +24,7 @@ from sdn_ray.metrics.attributes import ATTRIBUTES
 from sdn_ray.metrics.classifier_score import distance_name, score_name
 from sdn_ray.metrics.evaluation import TEST_SPLITS
 from sdn_ray.runs.folder import read_metrics, read_scores
+from sdn_ray.runs.latex import latex
 from sdn_ray.runs.terminal import Display
 from sdn_ray.runs.tracking import Recorder
 from sdn_ray.scoring.image_sets import Entry
@@ -40,7 +41,6 @@ _PIXELS = "pixels a side"
 _COUNTS = (_PIXELS, "epochs", "images seen")
 _TRAINING = (*_COUNTS, "images/s", "hours")
 _COLORS = "colours, %"
-_LATEX = {"%": r"\%", "_": r"\_", "&": r"\&", "±": r"$\pm$", _DAGGER: r"$\dagger$"}
 
 
 Entries = list[tuple[str, float]]  # columns with their values
@@ -293,25 +293,6 @@ def _write(
     write_text(paths[2], latex(headers, cells, notes))
     _picture(paths[3], title, headers, cells, notes)
     return paths
-
-
-def latex(headers: Sequence[str], cells: Sequence[Sequence[str]], notes: Sequence[str] = ()) -> str:
-    """A `tabular` with the lines of booktabs; the first column is text, others are figures."""
-
-    def line(texts: Sequence[str]) -> str:
-        return " & ".join(map(_escaped, texts)) + r" \\"
-
-    begin = rf"\begin{{tabular}}{{l{'r' * (len(headers) - 1)}}}"
-    inner = [line(headers), r"\midrule", *map(line, cells)]
-    table = [begin, r"\toprule", *inner, r"\bottomrule", r"\end{tabular}"]
-    return "\n".join([*table, *(rf"\par {_escaped(note)}" for note in notes)]) + "\n"
-
-
-def _escaped(text: str) -> str:
-    """A text as LaTeX has it."""
-    for plain, own in _LATEX.items():
-        text = text.replace(plain, own)
-    return text
 
 
 def _picture(

@@ -70,4 +70,3 @@ def all_settled(page, trials: int) -> None:
     settled = """n => document.getElementById('count').textContent.startsWith(n + ' of ')
         && document.getElementById('trial').getAttribute('aria-busy') === 'false'"""
     page.wait_for_function(settled, arg=trials)
-

@@ -1,8 +1,10 @@
 import pytest
 
 from sdn_ray.judging.answers import Answers, sqlite_url
+from sdn_ray.judging.report import report_study
 from sdn_ray.judging.study import read_key
 from sdn_ray.judging.trials import passed, rater_trials
+from sdn_ray.runs.terminal import Display
 from tests.judging.browser import (
     SLOW_CLOCK,
     Server,
@@ -113,6 +115,18 @@ def test_three_raters_judge_a_study_through_the_page(made, tmp_path):
         elif one.slot < 2:
             assert tuple(methods[column] for column in one.answer) == PREFERRED
         assert one.milliseconds == 3000
+
+    with Display() as display:
+        found = report_study(made.folder, None, display)
+    assert (found.raters, found.finished) == (3, 3)
+    (reason,) = found.excluded.items()
+    assert reason[0] == 2
+    assert "gold trials, below 80%" in reason[1][0]
+    for question in found.questions:
+        means = {row.method: row.mean for row in question.comparison.methods}
+        assert means == {name: place for place, name in enumerate(PREFERRED, 1)}
+        assert question.concordance.mean == pytest.approx(1)
+        assert question.rankings == 24
 
 
 @needs_browser

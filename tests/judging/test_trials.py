@@ -34,6 +34,7 @@ def test_every_caption_has_as_many_raters_as_asked_and_the_common_ones_all():
     counted = Counter(int(c) for slot in range(10) for c in own_captions(one, slot))
     assert all(counted[c] == 10 for c in range(10))
     assert all(counted[c] == 3 for c in range(10, 120))
+    assert {len(own_captions(one, slot)) for slot in range(10)} == {43}
 
 
 def test_a_rater_more_than_planned_takes_the_share_of_an_earlier_one_in_another_order():
