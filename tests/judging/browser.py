@@ -49,6 +49,12 @@ class Server:
         assert found, line
         self.url, self.port = found[1], int(found[2])
 
+    def __enter__(self) -> "Server":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+
     def kill(self) -> None:
         self._process.kill()
         self._process.wait()

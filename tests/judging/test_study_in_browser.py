@@ -67,8 +67,7 @@ def begin(browser, server, **options):
 @needs_browser
 def test_three_raters_judge_a_study_through_the_page(made, tmp_path):
     liked, trials = wishes(made), len(rater_trials(made.study, 0))
-    server = Server(made.folder)
-    with chromium() as browser:
+    with Server(made.folder) as server, chromium() as browser:
         careful, requests = begin(browser, server)
         for number in range(trials):
             by_keyboard(careful, best_first(careful, liked))
@@ -99,7 +98,7 @@ def test_three_raters_judge_a_study_through_the_page(made, tmp_path):
         for number in range(trials):
             by_keyboard(careless, range(len(METHODS)))
             all_settled(careless, number + 1)
-    assert server.stop() == 0
+        assert server.stop() == 0
 
     answers = Answers(sqlite_url(made.folder), made.study.id)
     kept = answers.all()
@@ -131,8 +130,7 @@ def test_three_raters_judge_a_study_through_the_page(made, tmp_path):
 
 @needs_browser
 def test_pictures_are_taken_back_by_a_click_or_a_key(made):
-    server = Server(made.folder)
-    with chromium() as browser:
+    with Server(made.folder) as server, chromium() as browser:
         page, _ = begin(browser, server)
         following = page.get_by_role("button", name="Next")
         page.keyboard.press("2")
@@ -149,7 +147,6 @@ def test_pictures_are_taken_back_by_a_click_or_a_key(made):
         assert page.locator(".rank").all_inner_texts() == ["2nd", "3rd", "1st"]
         following.click()
         all_settled(page, 1)
-    server.stop()
 
 
 @needs_browser
@@ -157,9 +154,7 @@ def test_a_caption_is_shown_as_text_whatever_is_in_it(tmp_path):
     made = small_study(
         tmp_path, captions=4, common=4, raters=1, raters_per_caption=1, questions=("correlation",)
     )
-    server = Server(made.folder)
-    with chromium() as browser:
+    with Server(made.folder) as server, chromium() as browser:
         page, _ = begin(browser, server)
         assert page.locator("#caption").inner_text().startswith("flower <b>")
         assert page.locator("#caption b").count() == 0
-    server.stop()
