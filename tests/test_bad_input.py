@@ -410,6 +410,16 @@ def data_cases():
         files |= {"flowers/text_c10/class_00001/image_00001.txt": "a flower\n"}
         command = "train --config {f}/config.yaml --dataset.root {f}/flowers --output {f}/new"
         yield Case(f"mat, {name}", command, "imagelabels.mat", files)
+    own = "train --config {f}/config.yaml --dataset.name folder --dataset.root {f}/own"
+    drawn = "evaluate --images {f}/drawn --classifier squeezenet1_1:{squeezenet} --reference"
+    tables = {
+        "no text": ("file_name\n1.png\n", "text"),
+        "a way out": ("file_name,text\n../a,b", "../a"),
+    }
+    for name, (content, words) in tables.items():
+        for command in (f"{own} --output {{f}}/new", f"{drawn} {{f}}/own"):
+            files = {"own/metadata.csv": content}
+            yield Case(f"{command.split()[0]}, table, {name}", command, words, files)
     header = json.dumps({"a": {"dtype": "F32", "shape": [2**40], "data_offsets": [0, 2**42]}})
     tensors = {
         "empty": b"",

@@ -26,22 +26,29 @@ class DatasetConfig:
     """Which images and captions, and how they are split by class.
 
     Args:
-        name: Which reader: the embedded drawn flowers, Oxford-Flower-102 or CUB-200-2011.
-        root: Folder of the data set, as it unpacks. Not needed for synthetic_flowers.
+        name: Which reader: the embedded drawn flowers, Oxford-Flower-102, CUB-200-2011, or a folder
+            of one's own captioned images.
+        root: Folder of the data set, as it unpacks. Not needed for synthetic_flowers. For folder:
+            images and metadata.csv or metadata.jsonl (columns file_name, text and, if there are
+            classes, class), Parquet files or one (image, text, class), or WebDataset shards (.tar).
         image_size: Height and width in pixels that every image is resized to, whole.
-        validation_classes: How many training classes to hold out for choosing.
+        validation_classes: How many training classes to hold out for choosing. Where images have no
+            classes, here and below each image is a class of its own.
         test_classes: How many classes to draw for testing, where the data set has no class lists.
+        test_list: Text file with the names of the classes for testing, one a line, instead of the
+            data set's lists or a draw; of images without classes with their names.
         split_seed: Seed of the classes that are drawn.
         skip_bad: Leave out images and captions that cannot be read, and report them.
         cache: Folder for prepared arrays, fitted teachers and text encoders; for several machines,
             shared storage. Default: ~/.cache/sdn_ray.
     """
 
-    name: Literal["synthetic_flowers", "oxford_flowers", "cub"] = "synthetic_flowers"
+    name: Literal["synthetic_flowers", "oxford_flowers", "cub", "folder"] = "synthetic_flowers"
     root: str | None = None
     image_size: PositiveInt = 64
     validation_classes: NonNegativeInt = 8
     test_classes: PositiveInt | None = None
+    test_list: str | None = None
     split_seed: NonNegativeInt = 0
     skip_bad: bool = False
     cache: str | None = None
@@ -105,7 +112,8 @@ class TextConfig:
             char-CNN-RNN-embeddings.pickle and filenames.pickle.
         variant: Architecture of the char-CNN-RNN: long (ICML 2016) or short (CVPR 2016).
         embedding_dim: Width of the embedding.
-        epochs: Epochs of `fit`; an epoch is as many steps as there are training classes.
+        epochs: Epochs of `fit`; an epoch is as many steps as there are training classes, or, of
+            images without classes, as see each image once.
         learning_rate: RMSprop's rate in the first epoch of `fit`.
         decay: Factor on the rate after each epoch of `fit`.
         patience: In train_text, stop after so many epochs without a better zero-shot accuracy on

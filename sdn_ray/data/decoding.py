@@ -1,22 +1,36 @@
 """Image files to pixels. Imports little, since every process that decodes imports it."""
 
-from collections.abc import Mapping
+import io
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from PIL import Image
+import pyarrow as pa
+from PIL import Image, UnidentifiedImageError
+
+from sdn_ray.data.shards import IMAGE, encoded, image_file
 
 DECODE_ERRORS = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
 
 def decode_rgb(path: Path | str, height: int, width: int) -> np.ndarray:
-    """A file as RGB, resized whole, not cropped: (height, width, 3) uint8.
+    """A file, or an image in a shard, as RGB, resized whole: (height, width, 3) uint8.
 
     Raises:
         DECODE_ERRORS: it is no image, or only part of one.
     """
-    with Image.open(path) as image:
-        rgb = _eight_bits(image).convert("RGB")
+    return _decode(image_file(Path(path)), height, width)
+
+
+def _decode(source: Path | io.BytesIO, height: int, width: int) -> np.ndarray:
+    """Resized whole, not cropped."""
+    try:
+        with Image.open(source) as image:
+            rgb = _eight_bits(image).convert("RGB")
+    except UnidentifiedImageError as error:
+        # Pillow names what it opened: of bytes, where they lie in memory.
+        raise error if isinstance(source, Path) else ValueError("it is no image") from None
     if rgb.size != (width, height):
         rgb = rgb.resize((width, height), Image.Resampling.BICUBIC)
     return np.array(rgb)
@@ -40,13 +54,36 @@ def decode_batch(batch: Mapping[str, np.ndarray], image_size: int) -> dict[str, 
         ``row``, ``image`` (files, image_size, image_size, 3) uint8, and ``error`` (files,): what
         is wrong with a file, empty where nothing is.
     """
-    images = np.zeros((len(batch["path"]), image_size, image_size, 3), np.uint8)
+    decoded = _all_decoded(batch["path"], lambda path: image_file(Path(path)), image_size)
+    return {"row": batch["row"]} | decoded
+
+
+def decode_contents(table: pa.Table, image_size: int) -> dict[str, np.ndarray]:
+    """`decode_batch` of images that were read already.
+
+    Args:
+        table: ``path`` (files,), and ``image`` (files,), the bytes of files, see `encoded`.
+        image_size: height and width of the result.
+
+    Returns:
+        ``path``, and ``image`` and ``error`` as those of `decode_batch`.
+    """
+    contents = table[IMAGE].to_pylist()
+    decoded = _all_decoded(contents, lambda value: io.BytesIO(encoded(value)), image_size)
+    return {"path": np.array(table["path"].to_pylist())} | decoded
+
+
+def _all_decoded(
+    found: Iterable[Any], opened: Callable[[Any], Path | io.BytesIO], image_size: int
+) -> dict[str, np.ndarray]:
+    found = list(found)
+    images = np.zeros((len(found), image_size, image_size, 3), np.uint8)
     errors = []
-    for place, path in enumerate(batch["path"]):
+    for place, one in enumerate(found):
         try:
-            images[place] = decode_rgb(path, image_size, image_size)
+            images[place] = _decode(opened(one), image_size, image_size)
         except DECODE_ERRORS as error:
             errors.append(f"does not decode ({error})")
             continue
         errors.append("")
-    return {"row": batch["row"], "image": images, "error": np.array(errors)}
+    return {"image": images, "error": np.array(errors)}

@@ -6,6 +6,7 @@ and renamed, so a whole one or none.
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,10 +108,17 @@ def store_precomputed(
     """Keep precomputed embeddings, found by the stem of an image's file name.
 
     Raises:
-        UserError: when an image has none, or their number is not that of its captions.
+        UserError: when an image has none or shares its stem, or their number is not that of its
+            captions.
     """
     rows, parts, count = [], [], 0
+    stems = Counter(row.image_path.stem for row in images.dataset.rows)
     for row in images.dataset.rows:
+        if stems[row.image_path.stem] > 1:
+            raise UserError(
+                f"text.embeddings: {source} knows images by the stems of their names, and "
+                f"{stems[row.image_path.stem]} are called {row.image_path.stem}; expected one each"
+            )
         own = embeddings.get(row.image_path.stem)
         if own is None:
             raise UserError(f"text.embeddings: {source} has no embeddings of {row.image_path.stem}")

@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sdn_ray.data.readers.cub import read_cub
+from sdn_ray.data.readers.folder import MARKS, folder_files, read_folder
 from sdn_ray.data.readers.oxford_flowers import read_oxford_flowers
 from sdn_ray.data.rows import CaptionedDataset, CaptionedImage
+from sdn_ray.data.shards import PARQUET
 from sdn_ray.data.splits import ClassSplit
 from sdn_ray.data.synthetic.flowers import SPECIES_FILE, read_synthetic_flowers
 from sdn_ray.errors import UserError
@@ -15,15 +17,18 @@ PARTS = ("train", "validation", "test")
 
 
 def read_reference(root: Path, *, skip_bad: bool = False) -> CaptionedDataset:
-    """The rows of the data set in ``root``, whichever of the three layouts it has.
+    """The rows of the data set in ``root``, whichever layout it has.
 
     Args:
-        root: folder of ``oxford_flowers``, ``cub`` or ``synthetic_flowers``.
+        root: folder of ``oxford_flowers``, ``cub`` or ``synthetic_flowers``, or of one's own
+            images, see `read_folder`.
         skip_bad: leave out items whose files are missing or bad.
 
     Raises:
         UserError: no such folder, none of the layouts, or a file of the data set is bad.
     """
+    if root.is_file() and root.suffix == PARQUET:
+        return read_folder(root, skip_bad=skip_bad)
     if not root.is_dir():
         raise UserError(f"--reference: {root} is no folder; expected the folder of a data set")
     if (root / SPECIES_FILE).exists():
@@ -32,13 +37,15 @@ def read_reference(root: Path, *, skip_bad: bool = False) -> CaptionedDataset:
         return read_oxford_flowers(root, skip_bad=skip_bad)
     if (root / "CUB_200_2011").is_dir():
         return read_cub(root, skip_bad=skip_bad)
-    marks = (SPECIES_FILE, "imagelabels.mat", "CUB_200_2011")
+    if folder_files(root):
+        return read_folder(root, skip_bad=skip_bad)
+    marks = (SPECIES_FILE, "imagelabels.mat", "CUB_200_2011", *MARKS)
     below = next((path.parent for mark in marks for path in root.glob(f"*/{mark}")), None)
     hint = f". Did you mean {below}?" if below else ""
     raise UserError(
         f"--reference: {root} holds neither imagelabels.mat (Oxford-Flower-102) nor CUB_200_2011 "
-        f"(CUB-200-2011) nor {SPECIES_FILE} (synthetic_flowers); expected the folder of a data "
-        f"set{hint}"
+        f"(CUB-200-2011) nor {SPECIES_FILE} (synthetic_flowers) nor {', '.join(MARKS)} (folder); "
+        f"expected the folder of a data set{hint}"
     )
 
 
@@ -107,5 +114,8 @@ class RealImages:
 
 
 def source_name(row: CaptionedImage) -> str:
-    """How a manifest names a real image: its folder and file name, the same on every machine."""
-    return "/".join(row.image_path.parts[-2:])
+    """How a manifest names a real image, the same on every machine: by folder and file name.
+
+    One's own image is named as its data set names it.
+    """
+    return row.name or "/".join(row.image_path.parts[-2:])

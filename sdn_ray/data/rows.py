@@ -9,11 +9,12 @@ from pathlib import Path
 class CaptionedImage:
     """One image of a data set with its captions."""
 
-    image_path: Path
-    class_id: int  # as the data set numbers its classes
+    image_path: Path  # of its file, or on into a shard (see `sdn_ray.data.shards`)
+    class_id: int  # as the data set numbers its classes; without classes, the image's own
     class_name: str
     captions: tuple[str, ...]  # at least one, none empty
     number: int | None = None  # by which the files of annotations know it
+    name: str | None = None  # where folder and file name would not tell it from others
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class CaptionedDataset:
     test_classes: tuple[int, ...] | None = None
     bad_items: tuple[BadItem, ...] = ()
     annotations: Path | None = None  # folder of boxes and parts, of a data set that has them
+    has_classes: bool = True  # without them each image is a class of its own
 
     @property
     def class_ids(self) -> tuple[int, ...]:

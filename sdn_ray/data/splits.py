@@ -1,4 +1,8 @@
-"""Zero-shot splits: training, validation and test share no class."""
+"""Zero-shot splits: training, validation and test share no class.
+
+Where the images have no classes each is a class of its own, and the split is one by image, which is
+not zero-shot: a caption of a test image may be like those that were trained on.
+"""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -12,6 +16,12 @@ from sdn_ray.errors import UserError
 
 # Each draw has its own stream of random numbers, so that neither moves the other.
 TEST_DRAW, VALIDATION_DRAW = 0, 1
+NOT_ZERO_SHOT = "split by image: this is no zero-shot split"  # of images without classes
+
+
+def scored_part(dataset: CaptionedDataset) -> str:
+    """What the scores of a data set's test part are of, in words."""
+    return "test classes" if dataset.has_classes else f"test images ({NOT_ZERO_SHOT})"
 
 
 @dataclass(frozen=True)
@@ -75,13 +85,14 @@ def split_classes(
             number is missing, negative, or leaves no training class.
     """
     if dataset.train_classes is None or dataset.test_classes is None:
-        train, test = _draw_test(dataset.class_ids, test_classes, seed)
+        train, test = _draw_test(dataset, test_classes, seed)
     else:
         present = set(dataset.class_ids)
         train = sorted(present.intersection(dataset.train_classes))
         test = sorted(present.intersection(dataset.test_classes))
     if not 0 <= validation_classes < len(train):
-        expected = f"0 to {len(train) - 1}: of {len(train)} training classes one must stay"
+        what = "classes" if dataset.has_classes else "images"
+        expected = f"0 to {len(train) - 1}: of {len(train)} training {what} one must stay"
         raise UserError(
             f"dataset.validation_classes: found {validation_classes}, expected {expected}"
         )
@@ -90,10 +101,12 @@ def split_classes(
 
 
 def _draw_test(
-    class_ids: Sequence[int], count: int | None, seed: int
+    dataset: CaptionedDataset, count: int | None, seed: int
 ) -> tuple[list[int], list[int]]:
+    class_ids = dataset.class_ids
     if count is None or not 1 <= count < len(class_ids):
-        expected = f"1 to {len(class_ids) - 1}: the data set has {len(class_ids)} classes, no lists"
+        what = "classes" if dataset.has_classes else "images without classes"
+        expected = f"1 to {len(class_ids) - 1}: the data set has {len(class_ids)} {what}, no lists"
         raise UserError(f"dataset.test_classes: found {count}, expected {expected}")
     return _draw(class_ids, count, seed, TEST_DRAW)
 

@@ -60,6 +60,7 @@ class Origin(TypedDict, total=False):
 
     config: OriginConfig
     split: dict[str, list[int]] | None
+    split_by: str  # class, or image, where the split is not zero-shot; of earlier versions: class
     test_scores: dict[str, float]
     tracked: Tracked | None
 

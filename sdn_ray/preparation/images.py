@@ -1,21 +1,23 @@
 """Ray Data meets the data sets: every image is decoded and resized once, in parallel."""
 
 import json
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
-import ray
 
 from sdn_ray.cluster.progress import OnProgress, Terminal
 from sdn_ray.config import DatasetConfig
-from sdn_ray.data.decoding import decode_batch
 from sdn_ray.data.prepared import PreparedImages
 from sdn_ray.data.readers.cub import read_cub
+from sdn_ray.data.readers.folder import read_folder
+from sdn_ray.data.readers.layout import read_class_list
 from sdn_ray.data.readers.oxford_flowers import read_oxford_flowers
+from sdn_ray.data.readers.records import NAME as FOLDER
 from sdn_ray.data.rows import BadItem, CaptionedDataset
+from sdn_ray.data.shards import in_shard
 from sdn_ray.data.splits import ClassSplit, split_classes
 from sdn_ray.data.synthetic.flowers import read_synthetic_flowers, write_synthetic_flowers
 from sdn_ray.data.synthetic.species import SPECIES, TEST_CLASSES
@@ -29,8 +31,8 @@ from sdn_ray.files import (
     user_path,
     write_text,
 )
+from sdn_ray.preparation.decoding import decoded
 
-_DECODE_BATCH = 64
 DRAWING_VERSION = 2  # to raise with any change to how the embedded data set is drawn or described
 
 
@@ -85,22 +87,50 @@ def read_dataset(config: DatasetConfig, terminal: Terminal) -> CaptionedDataset:
         terminal.wait("reading the data set")
         return read_synthetic_flowers(root)
     if config.root is None:
-        raise UserError(
-            f"dataset.root: found nothing, expected the folder of {config.name} as it unpacks"
-        )
+        own = config.name == FOLDER
+        what = "one's own images" if own else f"{config.name} as it unpacks"
+        raise UserError(f"dataset.root: found nothing, expected the folder of {what}")
     terminal.wait("reading the data set")
-    read = {"oxford_flowers": read_oxford_flowers, "cub": read_cub}[config.name]
+    readers = {"oxford_flowers": read_oxford_flowers, "cub": read_cub, FOLDER: read_folder}
+    read = readers[config.name]
     return read(Path(config.root), skip_bad=config.skip_bad)
 
 
 def dataset_split(dataset: CaptionedDataset, config: DatasetConfig) -> ClassSplit:
-    """The zero-shot split of a configuration: the data set's own class lists, or a drawn one."""
+    """The zero-shot split of a configuration: by the lists that there are, or a drawn one.
+
+    Raises:
+        UserError: naming the option or the list that is wrong.
+    """
+    if config.test_list is not None:
+        dataset = _with_test_list(dataset, config)
     return split_classes(
         dataset,
         validation_classes=config.validation_classes,
         test_classes=config.test_classes,
         seed=config.split_seed,
     )
+
+
+def _with_test_list(dataset: CaptionedDataset, config: DatasetConfig) -> CaptionedDataset:
+    """The data set as if `dataset.test_list` were its own."""
+    if config.test_classes is not None:
+        raise UserError(
+            f"dataset.test_list: found it beside dataset.test_classes {config.test_classes}, "
+            "which draws the classes; expected one of them"
+        )
+    known = {row.class_name: row.class_id for row in dataset.rows}
+    try:
+        test = set(read_class_list(Path(str(config.test_list)), known).values())
+    except UserError as error:
+        raise UserError(f"dataset.test_list: {error}") from error
+    train = tuple(class_id for class_id in dataset.class_ids if class_id not in test)
+    if not train:
+        raise UserError(
+            f"dataset.test_list: {config.test_list} names all {len(test)} classes, expected some "
+            "to be left for training"
+        )
+    return replace(dataset, train_classes=train, test_classes=tuple(sorted(test)))
 
 
 def prepare_images(
@@ -125,9 +155,7 @@ def prepare_images(
     """
     paths = [row.image_path for row in dataset.rows]
     terminal.wait("looking for images that were decoded before")
-    with ThreadPoolExecutor(16) as pool:
-        hashes = list(pool.map(file_hash, paths))
-    key = fingerprint("images", image_size, hashes)
+    key = fingerprint("images", image_size, _hashes(paths))
     folder = cache / f"images-{key}"
     if not folder.is_dir():
         with making_folder(folder) as unfinished:
@@ -165,23 +193,25 @@ def prepare_configured_images(
     return images
 
 
+def _hashes(paths: Sequence[Path]) -> list[str]:
+    """A hash of each image: of its file, or of the shard that it lies in, and where."""
+    places = [in_shard(path) or (path, None) for path in paths]
+    files = list(dict.fromkeys(file for file, _ in places))
+    with ThreadPoolExecutor(16) as pool:
+        hashes = dict(zip(files, pool.map(file_hash, files), strict=True))
+    return [f"{hashes[file]}/{inside}" if inside else hashes[file] for file, inside in places]
+
+
 def _decode_all(
     paths: list[Path], image_size: int, target: Path, on_progress: OnProgress
 ) -> dict[int, str]:
     """Write the decoded images to ``target``; return the reason for each that does not decode."""
     on_progress("decoding images", 0, len(paths))
-    rows = ray.data.from_items(
-        [{"row": row, "path": str(path)} for row, path in enumerate(paths)],
-        override_num_blocks=max(1, len(paths) // 512),
-    )
-    decoded = rows.map_batches(
-        partial(decode_batch, image_size=image_size), batch_size=_DECODE_BATCH
-    )
     shape = (len(paths), image_size, image_size, 3)
     array = np.lib.format.open_memmap(target, mode="w+", dtype=np.uint8, shape=shape)
     bad: dict[int, str] = {}
     done = 0
-    for batch in decoded.iter_batches(batch_size=None, batch_format="numpy"):
+    for batch in decoded(paths, image_size):
         array[batch["row"]] = batch["image"]
         bad |= {
             int(row): str(error)

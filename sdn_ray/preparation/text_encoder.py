@@ -159,7 +159,8 @@ def _fit_text(
     text, device = config.text, use_device()
     features = feature_maker(config, images, split, teacher, terminal)
     training = new_training(config, captioned_features(images, split.train, features), device)
-    held_out = captioned_features(images, split.validation, features) if split.validation else None
+    validation = split.validation if images.dataset.has_classes else ()
+    held_out = captioned_features(images, validation, features) if validation else None
     detail = ""
     for epoch in train_epochs(training, text.epochs, held_out):
         detail = scores_line(epoch.validation)

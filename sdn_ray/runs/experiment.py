@@ -187,6 +187,7 @@ def with_absolute_paths(config: ExperimentConfig) -> ExperimentConfig:
     dataset = replace(
         config.dataset,
         root=path(config.dataset.root, "dataset.root"),
+        test_list=path(config.dataset.test_list, "dataset.test_list"),
         cache=path(config.dataset.cache, "dataset.cache"),
     )
     teacher = replace(

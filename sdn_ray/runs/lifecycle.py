@@ -80,12 +80,18 @@ def run_to_its_end(
     recorder.status("FINISHED")
 
 
-def show_scores(run: Path, display: Display) -> None:
-    """The table of a finished run's scores on the test classes; nothing where none were asked."""
+def show_scores(run: Path, display: Display, part: str) -> None:
+    """The table of a finished run's scores on its test part; nothing where none were asked.
+
+    Args:
+        run: its folder.
+        display: where.
+        part: what the scores are of, in words.
+    """
     scores = read_scores(run)
     if not scores:
         return
-    table = Table("test classes", "score", title=run.name, title_justify="left")
+    table = Table(part, "score", title=run.name, title_justify="left")
     for name, value in scores.items():
         table.add_row(name, f"{value:.4f}")
     display.console.print(table)

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from sdn_ray.data.readers.records import NAME as FOLDER
 from sdn_ray.data.references import part_rows, read_reference, source_name
 from sdn_ray.data.rows import CaptionedDataset, CaptionedImage
 from sdn_ray.data.splits import ClassSplit
@@ -94,12 +95,13 @@ def reference_rows(
         root: folder of the data set.
         part: train, validation or test.
         origins: what is known of the models in question, by name. The split of those that were
-            trained on this data set counts before its own lists.
+            trained on this data set counts before its own lists; of folders of one's own images
+            any that has all classes of the part, or without classes all its images, is this one.
         skip_bad: leave out items whose files are missing.
 
     Raises:
-        UserError: when the data set, or that part, cannot be had, or two models were trained on
-            different splits of it.
+        UserError: when the data set, or that part, cannot be had, two models were trained on
+            different splits of it, or one on another folder.
     """
     dataset = read_reference(Path(absolute(root, "--reference")), skip_bad=skip_bad)
     splits = {
@@ -115,7 +117,21 @@ def reference_rows(
                 f"{dataset.name}; expected sets that can be scored on the same ones. Score each "
                 "by itself"
             )
-    return dataset, part_rows(dataset, part, splits[names[0]] if names else None)
+    split = splits[names[0]] if names else None
+    if split is not None and dataset.name == FOLDER and not skip_bad:
+        _check_folder(dataset, getattr(split, part, ()), f"{part} part of {names[0]}'s run", root)
+    return dataset, part_rows(dataset, part, split)
+
+
+def _check_folder(dataset: CaptionedDataset, class_ids: Sequence[int], of: str, root: str) -> None:
+    """Refuse a folder that lacks what a model's split names: it is not the model's."""
+    lacking = set(class_ids).difference(dataset.class_ids)
+    if lacking:
+        what = "classes" if dataset.has_classes else "images"
+        raise UserError(
+            f"--reference: {root} lacks {len(lacking)} of the {len(class_ids)} {what} of the {of}; "
+            "expected the folder that it was trained on"
+        )
 
 
 def _trained_on(origin: Mapping[str, Any]) -> str | None:

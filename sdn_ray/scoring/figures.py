@@ -38,11 +38,20 @@ _MOST_STEPS = 200  # pictures in a row
 _NOISE_SAMPLES = 6  # of a caption, by a model that draws as many as one wants
 
 
-def _sets(options: Any) -> tuple[list[ScoredSet], RealImages]:
-    """The sets, of models the images of first captions, and the real images."""
+def _sets(options: Any, *, by_class: bool = False) -> tuple[list[ScoredSet], RealImages]:
+    """The sets, of models the images of first captions, and the real images.
+
+    Raises:
+        UserError: they cannot be had, or have no classes where the figure is ``by_class``.
+    """
     check_at_least(options, rows=1, workers=1, epochs=1, fc_width=1)
     entries = image_entries(options.images)
-    _, rows = reference_rows(options.reference, options.split, origins_of(entries))
+    dataset, rows = reference_rows(options.reference, options.split, origins_of(entries))
+    if by_class and not dataset.has_classes:
+        raise UserError(
+            f"--reference: the images of {options.reference} have no classes, of which a VGG is "
+            "fine-tuned as a classifier; expected a data set with classes"
+        )
     real = RealImages.of(rows)
     return [open_set(entry, real, captions_per_image=1) for entry in entries], real
 
@@ -192,7 +201,7 @@ def worst(options: Any, output: Path, display: Display) -> list[TrackedRun | Non
 
 def retrieval(options: Any, output: Path, display: Display) -> list[TrackedRun | None]:
     """Figure 7 (section 4.6): a generated image and the training images nearest to it by fc7."""
-    sets, real = _sets(options)
+    sets, real = _sets(options, by_class=True)
     one = _single(sets)
     places = _chosen([one], real, options)
     [drawn] = _read_sets([one], real, places)

@@ -9,6 +9,7 @@ from typing import Any
 
 from sdn_ray.cluster.resources import stop_ray
 from sdn_ray.data.references import RealImages
+from sdn_ray.data.splits import NOT_ZERO_SHOT
 from sdn_ray.errors import UserError
 from sdn_ray.files import write_text
 from sdn_ray.metrics.scoring import SetScores, check_splits
@@ -189,6 +190,8 @@ def _real_images(options: Any, entries: Sequence[Entry], display: Display) -> Re
     dataset, rows = reference_rows(
         options.reference, options.split, origins_of(entries), skip_bad=options.skip_bad
     )
+    if not dataset.has_classes:
+        display.line(f"{options.reference}: images without classes, {NOT_ZERO_SHOT}")
     for item in dataset.bad_items:
         display.line(f"left out {item.path}: {item.reason}")
     return RealImages.of(rows)

@@ -48,6 +48,11 @@ def score_text_encoder(options: Any, output: Path | None, display: Display) -> N
     dataset, rows = reference_rows(
         options.reference, options.split, origins, skip_bad=options.skip_bad
     )
+    if not dataset.has_classes:
+        raise UserError(
+            f"--reference: the images of {options.reference} have no classes, which an encoder is "
+            "to tell apart; expected a data set with classes"
+        )
     encode = load_model(folder).read if own else read_text_encoder(folder).encode
     scores = {} if own else _trained_scores(folder, rows, display)
     if dataset.name == SYNTHETIC:

@@ -18,7 +18,7 @@ from sdn_ray.search.equal_time import with_equal_time
 from sdn_ray.search.plan import StudyPlan
 from sdn_ray.search.study import check_study
 from sdn_ray.search.trial import StudyJob
-from sdn_ray.training.checks import check_sizes
+from sdn_ray.training.checks import check_classes, check_sizes
 from sdn_ray.training.gawwn import check_annotations, method_locations
 from sdn_ray.training.job import prepare_job
 
@@ -81,6 +81,7 @@ def open_study_session(plan: StudyPlan, terminal: Terminal, *, resumed: bool) ->
     dataset = read_dataset(config.dataset, terminal)
     for trial in plan.experiments():
         check_annotations(trial, dataset)
+        check_classes(trial, dataset)
     split = plan.split(dataset)
     begun = (folder / "trials").is_dir()
     check_study(folder.name, settings.study_storage, new=not resumed, begun=begun)

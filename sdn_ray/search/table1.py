@@ -17,6 +17,7 @@ from rich.box import SIMPLE
 from rich.table import Column, Table
 
 from sdn_ray.config import ExperimentConfig
+from sdn_ray.data.splits import scored_part
 from sdn_ray.data.synthetic.flowers import NAME as SYNTHETIC
 from sdn_ray.errors import UserError
 from sdn_ray.files import replacing, write_text
@@ -150,7 +151,8 @@ def _reported(trials: Sequence[FrozenTrial], shared: StudyJob, display: Display)
         found = {name: [value] for name, value in _scores(report, report.real_scores)}
         name = f"{_REAL}, {size}×{size}" if len(of_size) > 1 else _REAL
         real.append(Row(name, None, {**found, _PIXELS: [size]}))
-    how = f"{first.images} images of the test classes, {first.classifier}, {first.splits} splits"
+    part = scored_part(shared.job.images.dataset)
+    how = f"{first.images} images, {part}, {first.classifier}, {first.splits} splits"
     if len(of_size) > 1:
         how += ", each row and real images at its size"
     scores = {trial.number: _scores(report, report.scores) for trial, report in pairs}

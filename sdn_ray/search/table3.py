@@ -14,6 +14,7 @@ from rich.box import SIMPLE
 from rich.table import Column, Table
 
 from sdn_ray.data.image_sets import read_real
+from sdn_ray.data.splits import scored_part
 from sdn_ray.files import write_text
 from sdn_ray.metrics.evaluation import spread
 from sdn_ray.models.drawing import draw_images
@@ -56,7 +57,7 @@ def table3(study: optuna.Study, shared: StudyJob, recorder: Recorder, display: D
         Column("scheme", no_wrap=True),
         Column("seeds", no_wrap=True),
         *(Column(name, overflow="fold") for name in shown),
-        title=f"{shared.folder.name}: test classes",
+        title=f"{shared.folder.name}: {scored_part(shared.job.images.dataset)}",
         box=SIMPLE,
     )
     found = {}

@@ -122,9 +122,9 @@ class TextTraining:
     """One training of a text encoder: RMSprop on the joint embedding loss, epoch by epoch.
 
     A step takes one image and one of its captions from each of min(``batch_classes``, classes)
-    classes; an epoch is as many steps as there are classes, and the learning rate is multiplied by
-    ``decay`` after each. Features are standardised by the training set's mean and deviation, or
-    whitened.
+    classes; an epoch is as many steps as there are classes, but where each image is a class of its
+    own no more than see each once. The learning rate is multiplied by ``decay`` after each epoch.
+    Features are standardised by the training set's mean and deviation, or whitened.
 
     Args:
         data: the training classes' images.
@@ -164,6 +164,9 @@ class TextTraining:
                 f"text encoder: found {len(self._classes)} training classes, expected at least 2"
             )
         self._batch_classes, self._device, self._amp = batch_classes, device, amp
+        self._steps = len(self._classes)
+        if self._steps == len(data.class_ids):
+            self._steps = -(-self._steps // batch_classes)
         self._rate = learning_rate
         self.epoch = 0  # epochs done
         self.tower = tower
@@ -193,11 +196,11 @@ class TextTraining:
             UserError: when the loss stopped being a number.
         """
         total = torch.zeros((), device=self._device)
-        for _ in self._classes:
+        for _ in range(self._steps):
             total += self._step()
         self._schedule.step()
         self.epoch += 1
-        loss = float(total) / len(self._classes)
+        loss = float(total) / self._steps
         if not np.isfinite(loss):
             raise UserError(
                 f"text encoder: the loss became {loss} in epoch {self.epoch} at learning rate "

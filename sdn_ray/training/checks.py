@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from sdn_ray.config import ExperimentConfig, TextConfig
+from sdn_ray.data.rows import CaptionedDataset
 from sdn_ray.errors import UserError
 from sdn_ray.metrics.evaluation import TEST_SPLITS
 from sdn_ray.models.classifiers import load_classifier
@@ -179,6 +180,26 @@ def check_sizes(
         raise UserError(
             f"evaluation.score_test: found {test_images} test images, expected at least {least}; "
             "use more, or --evaluation.score_test false"
+        )
+
+
+def check_classes(config: ExperimentConfig, dataset: CaptionedDataset) -> None:
+    """Refuse what needs classes where the images have none, before they are prepared.
+
+    Raises:
+        UserError: naming the option to change.
+    """
+    if dataset.has_classes:
+        return
+    if config.teacher.weights == FIT_TEACHER:
+        raise UserError(
+            f"teacher.weights: found {FIT_TEACHER}, but the images of {config.dataset.root} have "
+            "no classes to fit a classifier of; expected imagenet or a safetensors file"
+        )
+    if config.text.patience:
+        raise UserError(
+            f"text.patience: found {config.text.patience}, but the images of "
+            f"{config.dataset.root} have no classes to measure an encoder by; expected none"
         )
 
 

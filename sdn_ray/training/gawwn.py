@@ -24,7 +24,7 @@ from sdn_ray.models.gawwn_plan import CELLS
 from sdn_ray.models.image_generators import GAWWN
 from sdn_ray.models.keypoint_generator import KeypointDiscriminator
 
-_WITHOUT_ANNOTATIONS = ("oxford_flowers",)  # data sets that have neither boxes nor parts
+_WITHOUT_ANNOTATIONS = ("oxford_flowers", "folder")  # data sets that have neither boxes nor parts
 # For the shapes of networks before a data set is read: CUB's number of parts.
 _SOME_PARTS = tuple(f"part {number}" for number in range(1, 16))
 _KEYPOINTS_ALONE = ("keypoint_stage", "given_share")  # options that no other locations have

@@ -9,6 +9,7 @@ from sdn_ray.cluster.progress import Watcher
 from sdn_ray.cluster.resources import runs_on, stop_ray
 from sdn_ray.cluster.tasks import ray_runner
 from sdn_ray.config import ExperimentConfig
+from sdn_ray.data.splits import NOT_ZERO_SHOT, scored_part
 from sdn_ray.models.image_features import TEACHER
 from sdn_ray.preparation.features import feature_source, prepare_features
 from sdn_ray.preparation.teacher import prepare_teacher
@@ -92,7 +93,7 @@ def _run(
     session = open_session(config, folder, tags, display, known=known)
     prog = f"python -m sdn_ray.{command.name}"
     run_to_its_end(lambda: command.work(session, display), folder, session.tracked, prog)
-    show_scores(folder, display)
+    show_scores(folder, display, scored_part(session.dataset))
     for line in [*command.summary(folder), look_lines(session.tracked)]:
         display.line(line)
     stop_ray(display)
@@ -106,8 +107,12 @@ def _train(session: Session, display: Display) -> bool:
     images = session.images(display)
     counts = [len(images.dataset.rows_of(part)) for part in split.to_dict().values()]
     display.line(
-        f"{config.dataset.name}: {counts[0]} training, {counts[1]} validation and {counts[2]} "
-        f"test images of {len(split.train)}, {len(split.validation)} and {len(split.test)} classes"
+        f"{config.dataset.name}: {counts[0]} training, {counts[1]} validation and {counts[2]} test "
+        + (
+            f"images of {len(split.train)}, {len(split.validation)} and {len(split.test)} classes"
+            if session.dataset.has_classes
+            else f"images without classes, {NOT_ZERO_SHOT}"
+        )
     )
     check_sizes(config, len(split.train), counts[0], counts[2])
     watch = Watcher(display)

@@ -21,6 +21,7 @@ from sdn_ray.preparation.images import (
 from sdn_ray.runs.folder import TrackedRun
 from sdn_ray.runs.lifecycle import begin_run, open_tracking
 from sdn_ray.runs.storage import RunStorage
+from sdn_ray.training.checks import check_classes
 from sdn_ray.training.gawwn import check_annotations
 
 
@@ -66,6 +67,7 @@ def open_session(
     tracking = open_tracking(config, folder)
     dataset = read_dataset(config.dataset, terminal)
     check_annotations(config, dataset)
+    check_classes(config, dataset)
     split = dataset_split(dataset, config.dataset)
     if config.storage:
         RunStorage(config.storage, folder.name).check(folder, new=not known)
@@ -73,5 +75,6 @@ def open_session(
     resources = worker_resources(config.training)
     config = settle_precision(config, resources, terminal)
     terminal.wait("beginning the MLflow run")
+    tags = {**tags, "sdn_ray.split_by": "class" if dataset.has_classes else "image"}
     tracked = begin_run(config, folder, tracking, tags)
     return Session(config, folder, dataset, split, resources, tracked)

@@ -84,7 +84,10 @@ class TextWorker:
         self.job, self.context, self.terminal = job, context, context.terminal
         self.text = job.config.text
         self.training = new_training(job.config, job.part(job.split.train), context.device)
-        self.held_out = job.part(job.split.validation) if job.split.validation else None
+        # Without classes there is nothing to tell apart.
+        self.measured = job.images.dataset.has_classes
+        held_out = job.split.validation if self.measured else ()
+        self.held_out = job.part(held_out) if held_out else None
         self.recorder = Recorder(job.tracked, self.terminal.line)
         self.best: dict[str, Any] | None = None  # epoch, accuracy and state of the best epoch
 
@@ -176,7 +179,7 @@ class TextWorker:
             chosen = self.best["epoch"]
         self.terminal.line(f"text encoder: that of epoch {chosen} of {training.epoch}")
         scores: dict[str, float] = {}
-        if self.job.config.evaluation.score_test and self.job.split.test:
+        if self.job.config.evaluation.score_test and self.job.split.test and self.measured:
             scores = asdict(training.scores(self.job.part(self.job.split.test)))
         write_text(run / "scores.json", json.dumps(scores, indent=1))
         history = read_metrics(run)

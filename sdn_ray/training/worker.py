@@ -358,6 +358,7 @@ class Worker:
         origin = {
             "config": asdict(self.config),
             "split": self.job.split.to_dict(),
+            "split_by": "class" if self.job.images.dataset.has_classes else "image",
             "test_scores": scores,
             "tracked": asdict(self.job.tracked) if self.job.tracked else None,
         }
@@ -378,7 +379,7 @@ class Worker:
             shown=self._shown(test),
             attribute_baselines=baselines,
             on_batch=lambda done, total: self.terminal.progress(
-                "scoring the test classes", done, total
+                "scoring the test part", done, total
             ),
         ).scores
 

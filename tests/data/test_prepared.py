@@ -132,6 +132,12 @@ def test_an_image_without_precomputed_embeddings(tmp_path):
     assert not (tmp_path / "cache").exists()
 
 
+def test_images_of_one_stem_cannot_be_told_apart(tmp_path):
+    images = prepared(tmp_path, (*ROWS, ("more/a.jpg", 2, ("a", "b"))))
+    with pytest.raises(UserError, match="by the stems of their names, and 2 are called a; expect"):
+        store_precomputed(images, tmp_path / "cache", Path("file.npz"), precomputed())
+
+
 @pytest.mark.parametrize("count", [0, 1, 3])
 def test_precomputed_embeddings_that_are_not_one_a_caption(tmp_path, count):
     embeddings = precomputed() | {"a": np.zeros((count, 6))}

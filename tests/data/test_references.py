@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ from sdn_ray.data.rows import CaptionedDataset, CaptionedImage
 from sdn_ray.data.splits import ClassSplit
 from sdn_ray.data.synthetic.flowers import write_synthetic_flowers
 from sdn_ray.errors import UserError
+from tests.folders import Own, write_parquet
 
 
 def row(name, class_id):
@@ -27,6 +29,10 @@ def test_the_layout_tells_the_data_set(tmp_path, material):
         read_reference(tmp_path)
     with pytest.raises(UserError, match="is no folder"):
         read_reference(tmp_path / "none")
+    own = write_parquet(tmp_path / "data" / "own", [Own("1.jpg", b"", ("a",))], files=1)
+    assert read_reference(own).name == read_reference(own / "train-00000.parquet").name == "folder"
+    with pytest.raises(UserError, match=f"Did you mean {own}"):
+        read_reference(tmp_path / "data")
 
 
 def test_a_models_own_split_counts_before_the_lists_of_the_data_set():
@@ -55,6 +61,7 @@ def test_parts_that_are_not_there(part, split, message):
 def test_real_images_are_found_by_name_or_by_a_stem_of_their_own():
     real = RealImages.of(ROWS)
     assert source_name(ROWS[0]) == "a/0001.png"
+    assert source_name(replace(ROWS[0], name="one/of/mine.png")) == "one/of/mine.png"
     assert [real.find(source_name(one)) for one in ROWS] == [0, 1, 2, 3]
     assert real.find("0002") == real.find("0002.jpg") == real.find("/elsewhere/0002.png") == 2
     assert real.find("0001") is None  # two images have this stem

@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 
 from sdn_ray.data.rows import CaptionedDataset, CaptionedImage
-from sdn_ray.data.splits import ClassSplit, split_classes
+from sdn_ray.data.splits import ClassSplit, scored_part, split_classes
 from sdn_ray.errors import UserError
 
 
-def dataset(class_ids, train=None, test=None):
+def dataset(class_ids, train=None, test=None, **about):
     rows = tuple(CaptionedImage(Path(f"{n}.jpg"), n, f"class {n}", ("a",)) for n in class_ids)
-    return CaptionedDataset("hand-made", rows, train, test)
+    return CaptionedDataset("hand-made", rows, train, test, **about)
 
 
 LISTED = dataset(range(1, 31), train=tuple(range(11, 31)), test=tuple(range(1, 11)))
@@ -85,6 +85,18 @@ def test_impossible_number_of_test_classes(count):
         f"dataset.test_classes: found {count}, "
         "expected 1 to 29: the data set has 30 classes, no lists"
     )
+
+
+def test_images_without_classes_are_split_one_by_one():
+    images = dataset(range(1, 31), has_classes=False)
+    options = {"validation_classes": 3, "test_classes": 7, "seed": 0}
+    assert split_classes(images, **options) == split_classes(UNLISTED, **options)
+    assert scored_part(UNLISTED) == "test classes"
+    assert scored_part(images) == "test images (split by image: this is no zero-shot split)"
+    with pytest.raises(UserError, match="1 to 29: the data set has 30 images without classes, no"):
+        split_classes(images, validation_classes=0, test_classes=None, seed=0)
+    with pytest.raises(UserError, match="0 to 22: of 23 training images one must stay"):
+        split_classes(images, validation_classes=23, test_classes=7, seed=0)
 
 
 @pytest.mark.parametrize("count", [-1, 20, 21])

@@ -51,6 +51,27 @@ def _one_thread():
     torch.set_num_threads(before)
 
 
+@pytest.mark.parametrize(("images", "steps"), [(81, 3), (80, 2), (3, 1)])
+def test_images_that_are_classes_of_their_own_are_seen_once_an_epoch(images, steps, monkeypatch):
+    captions = [[f"a flower of {n}"] for n in range(images)]
+    features = np.random.default_rng(0).normal(size=(images, 3)).astype(np.float32)
+    taken = count_steps(monkeypatch)
+    train(CaptionedFeatures(captions, np.arange(images), features), epochs=2)
+    assert len(taken) == 2 * steps
+
+
+def test_an_epoch_has_as_many_steps_as_classes(monkeypatch):
+    taken = count_steps(monkeypatch)
+    train(toy(), epochs=2)
+    assert len(taken) == 2 * 6
+
+
+def count_steps(monkeypatch):
+    taken, step = [], TextTraining._step
+    monkeypatch.setattr(TextTraining, "_step", lambda self: taken.append(1) or step(self))
+    return taken
+
+
 def test_loss_equals_double_loops():
     rng = np.random.default_rng(2)
     image, text = rng.normal(size=(2, 5, 4))

@@ -1,6 +1,6 @@
 """What the readers of data sets on disk share: faults, caption files, class lists."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -98,11 +98,16 @@ def read_items(
             if not skip_bad:
                 raise
             bad_items.append(BadItem(error.path, error.reason))
+    require_rows(root, rows, bad_items)
+    return tuple(rows), tuple(bad_items)
+
+
+def require_rows(root: Path, rows: Sequence[CaptionedImage], bad_items: Sequence[BadItem]) -> None:
+    """Raise ``FileError`` where no image of a data set is left."""
     if not rows:
         first = f", the first: {bad_items[0].path}: {bad_items[0].reason}" if bad_items else ""
         reason = f"found no usable image ({len(bad_items)} left out{first}), expected at least one"
         raise FileError(root, reason)
-    return tuple(rows), tuple(bad_items)
 
 
 def read_class_lists(
@@ -132,10 +137,31 @@ def read_class_lists(
             if not any(path.exists() for path in paths):
                 continue
             known = class_ids if kind == "classes" else _numbered_classes(folder, class_ids)
-            train, test = (set(_read_class_list(path, known).values()) for path in paths)
+            train, test = (set(read_class_list(path, known).values()) for path in paths)
             _refuse_shared(paths, train, test, class_ids)
             return tuple(sorted(train)), tuple(sorted(test))
     return None, None
+
+
+def read_class_list(path: Path, known: Mapping[str, int]) -> dict[int, int]:
+    """The ids of the listed classes by line number.
+
+    Args:
+        path: of a text file with one class a line.
+        known: the id of every class, by its name.
+
+    Raises:
+        UserError: it cannot be read, is empty, or names an unknown class.
+    """
+    lines = read_lines(path, "a class list, one class a line")
+    if not lines:
+        raise FileError(path, "found no class in it, expected one class a line")
+    for number, name in lines:
+        if name not in known:
+            found = f"found unknown class {name}"
+            expected = f"one of the {len(known)} classes of the data set, such as {min(known)}"
+            raise UserError(f"{path}, line {number}: {found}, expected {expected}")
+    return {number: known[name] for number, name in lines}
 
 
 def _decode(line: bytes) -> str:
@@ -157,21 +183,8 @@ def _numbered_classes(folder: Path, class_ids: Mapping[str, int]) -> dict[str, i
     path = folder / "allclasses.txt"
     if not path.exists():
         return {str(class_id): class_id for class_id in class_ids.values()}
-    lines = _read_class_list(path, class_ids)
+    lines = read_class_list(path, class_ids)
     return {str(number): class_id for number, class_id in lines.items()}
-
-
-def _read_class_list(path: Path, known: Mapping[str, int]) -> dict[int, int]:
-    """The ids of the listed classes by line number."""
-    lines = read_lines(path, "a class list, one class a line")
-    if not lines:
-        raise FileError(path, "found no class in it, expected one class a line")
-    for number, name in lines:
-        if name not in known:
-            found = f"found unknown class {name}"
-            expected = f"one of the {len(known)} classes of the data set, such as {min(known)}"
-            raise UserError(f"{path}, line {number}: {found}, expected {expected}")
-    return {number: known[name] for number, name in lines}
 
 
 def _refuse_shared(
