@@ -59,6 +59,13 @@ def _parser() -> ArgumentParser:
         help="Add how often images have the colour that their captions name, of the pairs whose "
         "caption names one, by a classifier fitted on the training images of --reference.",
     )
+    add(
+        "--compare_size",
+        type=int,
+        help="Pixels a side at which SSIM and FSIM compare images with real ones (both bicubic, "
+        "antialiased), such as 224, so that sets of different sizes can be compared. Default: the "
+        "size of each image.",
+    )
     add("--output", type=str, help="JSON file for the scores.")
     add("--workers", type=int, help="Processes that score. Default: one a GPU, else one a CPU.")
     return parser
@@ -73,12 +80,15 @@ def _check_options(options: Any) -> Path | None:
         kind = "--model" if options.model is not None else "--text_encoder"
         raise UserError(f"--reference: found none; with {kind} expected a data set with captions")
     if options.text_encoder is not None:
-        others = ("limit", "captions_per_image", "workers", "colors")
+        others = ("limit", "captions_per_image", "workers", "colors", "compare_size")
         idle = [name for name in others if options[name]]
         if idle:
             raise UserError(f"--{idle[0]}: found beside --text_encoder, where it means nothing")
-    if options.colors and options.reference is None:
-        raise UserError("--reference: found none; with --colors expected a data set with captions")
+    needs = next((name for name in ("colors", "compare_size") if options[name]), None)
+    if needs and options.reference is None:
+        raise UserError(
+            f"--reference: found none; with --{needs} expected a data set with captions"
+        )
     if options.colors and options.split == "train":
         raise UserError(
             "--split: found train, whose images --colors is fitted on; expected validation or test"

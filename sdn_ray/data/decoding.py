@@ -11,6 +11,7 @@ from PIL import Image, UnidentifiedImageError
 
 from sdn_ray.data.shards import IMAGE, encoded, image_file
 
+_KERNEL = Image.Resampling.BICUBIC  # which Pillow widens where an image shrinks: no aliasing
 DECODE_ERRORS = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
 
@@ -32,8 +33,15 @@ def _decode(source: Path | io.BytesIO, height: int, width: int) -> np.ndarray:
         # Pillow names what it opened: of bytes, where they lie in memory.
         raise error if isinstance(source, Path) else ValueError("it is no image") from None
     if rgb.size != (width, height):
-        rgb = rgb.resize((width, height), Image.Resampling.BICUBIC)
+        rgb = rgb.resize((width, height), _KERNEL)
     return np.array(rgb)
+
+
+def resized(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """An image (height, width, 3) uint8 at another size, as `decode_rgb` resizes files."""
+    if image.shape[:2] == (height, width):
+        return image
+    return np.array(Image.fromarray(image).resize((width, height), _KERNEL))
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:

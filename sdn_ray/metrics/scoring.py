@@ -45,6 +45,8 @@ class RealImage:
     place: int  # in the batch: the image that was drawn from its first caption
     indices: np.ndarray  # in the set: all that were drawn from its captions
     caption: str  # of the image at `place`
+    # It and the image at `place`, at the size at which they are compared. None: as they are.
+    compared: tuple[np.ndarray, np.ndarray] | None = None
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,7 @@ class BatchScorer:
         Raises:
             UserError: images that SSIM or FSIM cannot compare.
         """
-        pairs = [(pair.image, images[pair.place]) for pair in real]
+        pairs = [pair.compared or (pair.image, images[pair.place]) for pair in real]
         return BatchScores(
             images=self._classify(images, [np.array([i]) for i in indices]),
             real=self._classify([pair.image for pair in real], [pair.indices for pair in real]),
@@ -118,8 +120,8 @@ class BatchScorer:
             fsim=_fsim_of_pairs(pairs),
             colors=self._colors_of(images, real),
             pictures=[
-                Picture(pair.caption, images[pair.place], pair.image)
-                for pair in real
+                Picture(pair.caption, drawn, photograph)
+                for pair, (photograph, drawn) in zip(real, pairs, strict=True)
                 if is_compared(indices[pair.place], len(pair.indices), self._images)
             ],
             size=images[0].shape[:2],

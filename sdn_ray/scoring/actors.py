@@ -7,6 +7,7 @@ import numpy as np
 
 from sdn_ray.cluster.actor_pool import BatchActor, Row
 from sdn_ray.cluster.resources import use_device
+from sdn_ray.data.decoding import resized
 from sdn_ray.data.image_sets import ImageReader, SetImage, read_real
 from sdn_ray.metrics.color_agreement import ColorClassifier
 from sdn_ray.metrics.scoring import BatchScorer, BatchScores, RealImage
@@ -91,6 +92,8 @@ class ScoringActor(BatchActor):
         splits: of the classifier score.
         seed: of its shuffle.
         colors: names the colours of images; None leaves them out.
+        compare_size: pixels a side at which SSIM and FSIM compare an image with a real one; None
+            is the image's own size.
     """
 
     def __init__(
@@ -101,10 +104,12 @@ class ScoringActor(BatchActor):
         splits: int,
         seed: int,
         colors: ColorClassifier | None = None,
+        compare_size: int | None = None,
     ) -> None:
         loaded = load_classifier(classifier, use_device()) if classifier else None
         self._scorers = [BatchScorer(loaded, size, splits, seed, colors) for size in sizes]
         self._read = SetReader(models)
+        self._compare_size = compare_size
 
     def __call__(self, rows: list[Row]) -> tuple[int, BatchScores]:
         """The place of a batch's set, and what the batch adds to its scores."""
@@ -115,9 +120,17 @@ class ScoringActor(BatchActor):
                 place,
                 np.array(row["drawn_from_it"]),
                 row["pair_caption"],
+                self._compared(Path(row["real"]), images[place]),
             )
             for place, row in enumerate(rows)
             if row["real"] is not None
         ]
         indices = np.array([row["index"] for row in rows])
         return rows[0]["set"], self._scorers[rows[0]["set"]](indices, images, real)
+
+    def _compared(self, real: Path, drawn: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+        """A real image and a drawn one at the size of comparison, where that is another."""
+        size = self._compare_size
+        if size is None or drawn.shape[:2] == (size, size):
+            return None
+        return read_real(real, size, size), resized(drawn, size, size)

@@ -21,6 +21,7 @@ class SetReport:
     name: str
     images: int
     size: str  # height×width of the images, to which real ones are resized
+    compare_size: int | None  # pixels a side at which SSIM and FSIM compare; None: `size`
     classifier: str
     pixels: str  # how images become the classifier's input
     splits: int
@@ -41,6 +42,8 @@ class SetReport:
         counts = {"evaluate/images": self.images, "evaluate/splits": self.splits}
         if self.color_pairs is not None:
             counts["evaluate/color_pairs"] = self.color_pairs
+        if self.compare_size is not None:
+            counts["evaluate/compare_size"] = self.compare_size
         return counts | {f"evaluate/{name}": v for name, v in self.scores.items()} | real
 
 
@@ -58,7 +61,7 @@ def set_report(
         name: of the set.
         found: its sums.
         classifier: that made them.
-        options: of the command: ``reference`` and ``split``.
+        options: of the command: ``reference``, ``split`` and ``compare_size``.
         left_out: the reasons for bad images.
         color_classifier: that named their colours.
     """
@@ -85,6 +88,7 @@ def set_report(
         name=name,
         images=found.images,
         size=", ".join(f"{height}×{width}" for height, width in sorted(found.sizes)),
+        compare_size=options.compare_size,
         classifier=classifier.name,
         pixels=classifier.pixels,
         splits=found.splits,
@@ -148,8 +152,13 @@ def print_reports(reports: Sequence[SetReport], console: Console | None = None) 
 def _title(report: SetReport) -> str:
     return (
         f"{report.classifier}, {report.pixels}; {report.splits} splits, shuffled with seed "
-        f"{report.shuffled_with_seed}"
+        f"{report.shuffled_with_seed}{compared_at(report.compare_size)}"
     )
+
+
+def compared_at(size: int | None) -> str:
+    """The size at which SSIM and FSIM compare, as a title goes on with it."""
+    return "" if size is None else f"; SSIM and FSIM at {size}×{size}"
 
 
 def _heading(name: str) -> str:

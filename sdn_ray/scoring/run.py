@@ -13,6 +13,7 @@ from sdn_ray.data.splits import NOT_ZERO_SHOT
 from sdn_ray.errors import UserError
 from sdn_ray.files import write_text
 from sdn_ray.metrics.scoring import SetScores, check_splits
+from sdn_ray.metrics.ssim import WINDOW
 from sdn_ray.models.classifiers import INCEPTION, load_classifier
 from sdn_ray.models.export import load_model
 from sdn_ray.runs.experiment import absolute
@@ -41,6 +42,8 @@ from sdn_ray.scoring.locations import given_option, with_given_locations
 from sdn_ray.scoring.report import SetReport, print_reports, set_report
 from sdn_ray.scoring.score import score_sets
 from sdn_ray.scoring.text_encoder import score_text_encoder
+
+_MOST_PIXELS = 1024  # a side, at which images are compared
 
 
 def generate(options: Any, display: Display) -> None:
@@ -114,6 +117,7 @@ def evaluate(options: Any, output: Path | None, display: Display) -> None:
         UserError: an option, a model or an image is not as expected.
     """
     options.classifier = options.classifier or INCEPTION
+    _check_compare_size(options.compare_size)
     if options.text_encoder is not None:
         return score_text_encoder(options, output, display)
     display.wait("reading models and images")
@@ -134,6 +138,11 @@ def evaluate(options: Any, output: Path | None, display: Display) -> None:
             if output:
                 recorder.file(output, "evaluate")
     stop_ray(display)
+
+
+def _check_compare_size(size: int | None) -> None:
+    if size is not None and not WINDOW <= size <= _MOST_PIXELS:
+        raise UserError(f"--compare_size: found {size}, expected {WINDOW} to {_MOST_PIXELS}")
 
 
 def score_entries(
@@ -168,7 +177,8 @@ def score_entries(
             stack.enter_context(SetScores(len(one.images), options.splits, options.seed))
             for one in sets
         ]
-        settings = _classifier_settings(options) | {"colors": colors}
+        compared = {"colors": colors, "compare_size": options.compare_size}
+        settings = _classifier_settings(options) | compared
         score_sets(sets, gathered, real, settings, options.workers, display)
         reports = [
             set_report(one.name, found, classifier, options, reasons, colors)

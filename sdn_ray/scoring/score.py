@@ -29,8 +29,8 @@ def score_sets(
         sets: what to score.
         gathered: where the scores of each set are added.
         real: the real images.
-        settings: ``classifier``, ``splits``, ``seed`` and perhaps ``colors`` of a
-            `ScoringActor`.
+        settings: ``classifier``, ``splits``, ``seed`` and perhaps ``colors`` and
+            ``compare_size`` of a `ScoringActor`.
         workers: processes; None is one a GPU, or a CPU, and for a few images none.
         display: shows progress.
     """

@@ -29,7 +29,7 @@ from sdn_ray.runs.latex import latex
 from sdn_ray.runs.terminal import Display
 from sdn_ray.runs.tracking import Recorder
 from sdn_ray.scoring.image_sets import Entry
-from sdn_ray.scoring.report import SetReport, with_deviation
+from sdn_ray.scoring.report import SetReport, compared_at, with_deviation
 from sdn_ray.scoring.run import score_entries
 from sdn_ray.search.space import SearchSpace
 from sdn_ray.search.table3 import picture_settings, trials_by_setting
@@ -155,6 +155,7 @@ def _reported(trials: Sequence[FrozenTrial], shared: StudyJob, display: Display)
     how = f"{first.images} images, {part}, {first.classifier}, {first.splits} splits"
     if len(of_size) > 1:
         how += ", each row and real images at its size"
+    how += compared_at(first.compare_size)
     scores = {trial.number: _scores(report, report.scores) for trial, report in pairs}
     return _Scored(how, scores, real)
 
@@ -165,16 +166,22 @@ def _size(shared: StudyJob, trial: FrozenTrial) -> int:
 
 
 def _recorded(trials: Sequence[FrozenTrial], shared: StudyJob) -> _Scored:
-    """What every trial has measured at its end, of what captions of the embedded data set name."""
+    """What every trial has measured at its end, of what captions of the embedded data set name.
+
+    SSIM was measured at the trial's own size, and stands in the table where that is the study's.
+    """
     scores = {trial.number: read_scores(shared.trial_folder(trial.number)) for trial in trials}
     first = scores[trials[0].number]
 
     def read(own: Mapping[str, float], of: str = "") -> list[tuple[str, float]]:
         return [(f"{n}, %", 100 * own[n + of]) for n in ATTRIBUTES if n + of in own]
 
+    size = shared.plan.config.dataset.image_size
+    comparable = [trial.number for trial in trials if _size(shared, trial) == size]
+    similar = {number: [(_SSIM, scores[number]["ssim"])] for number in comparable}
     return _Scored(
-        "images of the test species that show what their captions name",
-        {number: [*read(own), (_SSIM, own["ssim"])] for number, own in scores.items()},
+        f"images of the test species that show what their captions name; SSIM at {size}×{size}",
+        {number: [*read(own), *similar.get(number, [])] for number, own in scores.items()},
         [
             Row(name, None, {column: [value] for column, value in read(first, of)})
             for name, of in ((_REAL, "_of_real_images"), (_SHUFFLED, "_of_shuffled_captions"))
@@ -197,6 +204,7 @@ def _reports(trials: Sequence[FrozenTrial], shared: StudyJob, display: Display) 
         skip_bad=config.dataset.skip_bad,
         colors=True,
         workers=None,
+        compare_size=config.dataset.image_size,
     )
     entries = [
         Entry(f"trial {trial.number}", shared.trial_folder(trial.number) / "model")

@@ -225,6 +225,10 @@ def test_what_cannot_be_scored_is_one_clear_error(
     assert "one of --images, --model and --text_encoder" in refused(*images, "--model", generated)
     assert "--splits: found 0" in refused(*images, "--splits", 0)
     assert "--reference: found none; with --colors" in refused(*images, "--colors")
+    sized = (*images, "--compare_size")
+    assert "--reference: found none; with --compare_size" in refused(*sized, 64)
+    error = refused(*sized, 8, "--reference", reference)
+    assert "--compare_size: found 8, expected 11 to 1024" in error
     seen = ("--reference", reference, "--split", "train", "--colors")
     assert "--split: found train, whose images --colors is fitted on" in refused(*images, *seen)
     colorless = tmp_path / "colorless"

@@ -177,9 +177,10 @@ def test_table_1_scores_methods_beside_each_other(ray_cluster, reference, best_m
     for place, name in enumerate(("GAN-INT-CLS", "SDN")):
         row = table[name]
         assert (row["seeds"], row["epochs"]) == (1, [place + 1])
-        # The same pictures as the trial itself has scored at its end.
+        # The same pictures as the trial itself has scored at its end, at its own size.
         scores = json.loads((study / "trials" / f"{place:04d}" / "scores.json").read_text())
-        assert row["SSIM"] == pytest.approx([scores["ssim"]], abs=1e-3)
+        alike = row["SSIM"] == pytest.approx([scores["ssim"]], abs=1e-3)
+        assert alike == (row["pixels a side"] == [16])
         [seen], [rate], [hours] = row["images seen"], row["images/s"], row["hours"]
         assert seen == 30 * (place + 1)  # of the four training classes one is for validation
         assert hours == pytest.approx(seen / rate / 3600)
@@ -189,8 +190,9 @@ def test_table_1_scores_methods_beside_each_other(ray_cluster, reference, best_m
         assert real["seeds"] is None
         assert "FID" not in real
         assert real["score"][0] > max(table[method]["score"])
+    assert len({tuple(table[name]["SSIM between captions"]) for name in real_rows}) == 1
     lines = (study / "table.md").read_text().splitlines()
-    assert lines[0].endswith("; each trained for about 1e-05 minutes")
+    assert lines[0].endswith("; SSIM and FSIM at 16×16; each trained for about 1e-05 minutes")
     assert lines[2].startswith("| method | seeds | score | FID | KID | SSIM | FSIM | colours, % |")
     assert lines[-3].startswith("| real images, 24×24 |  | ")
     assert lines[-1].startswith("† GAWWN: not trained on oxford_flowers, which has neither")

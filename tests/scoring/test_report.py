@@ -5,11 +5,12 @@ from rich.console import Console
 from sdn_ray.scoring.report import SetReport, print_reports
 
 
-def report(name, size, score, real, images=60, real_images=20, color_pairs=None):
+def report(name, size, score, real, images=60, real_images=20, color_pairs=None, compare_size=None):
     return SetReport(
         name=name,
         images=images,
         size=size,
+        compare_size=compare_size,
         classifier="squeezenet1_1",
         pixels="bicubic to 227x227",
         splits=10,
@@ -55,6 +56,15 @@ def test_the_table_has_a_real_row_for_every_size_and_count():
     ]
 
 
+def test_the_title_says_at_which_size_images_are_compared():
+    for size, expected in (
+        (None, "seed 0 squeezenet1_1_"),
+        (224, "seed 0; SSIM and FSIM at 224×224 squeezenet1_1_"),
+    ):
+        lines = printed(report("sdn", "64×64", {NAME: 2.5}, {}, compare_size=size))
+        assert expected in " ".join(word for line in lines for word in line)
+
+
 def test_metrics_say_what_they_depend_on():
     found = report("sdn", "64×64", {NAME: 2.5}, {NAME: 5.5}).metrics()
     assert found == {
@@ -63,7 +73,8 @@ def test_metrics_say_what_they_depend_on():
         f"evaluate/{NAME}": 2.5,
         f"evaluate/real_{NAME}": 5.5,
     }
-    assert report("sdn", "64×64", {}, {}, color_pairs=9).metrics()["evaluate/color_pairs"] == 9
+    more = report("sdn", "64×64", {}, {}, color_pairs=9, compare_size=224).metrics()
+    assert (more["evaluate/color_pairs"], more["evaluate/compare_size"]) == (9, 224)
 
 
 def test_colors_that_no_caption_names_are_told():
