@@ -104,23 +104,35 @@ def reference_rows(
             different splits of it, or one on another folder.
     """
     dataset = read_reference(Path(absolute(root, "--reference")), skip_bad=skip_bad)
+    split = common_split(origins, dataset.name, part)
+    if split is not None and dataset.name == FOLDER and not skip_bad:
+        of = f"{part} part of the run of {' and '.join(origins)}"
+        _check_folder(dataset, getattr(split, part, ()), of, root)
+    return dataset, part_rows(dataset, part, split)
+
+
+def common_split(
+    origins: Mapping[str, Mapping[str, Any]], dataset: str, part: str
+) -> ClassSplit | None:
+    """The split of those that were trained on a data set; None where nobody was.
+
+    Raises:
+        UserError: when that part is not the same for two of them.
+    """
     splits = {
         name: ClassSplit.from_dict(origin["split"])
         for name, origin in origins.items()
-        if origin.get("split") and _trained_on(origin) == dataset.name
+        if origin.get("split") and _trained_on(origin) == dataset
     }
     names = list(splits)
     for name in names[1:]:
         if getattr(splits[name], part, None) != getattr(splits[names[0]], part, None):
             raise UserError(
                 f"--images: {names[0]} and {name} were trained with different {part} classes of "
-                f"{dataset.name}; expected sets that can be scored on the same ones. Score each "
+                f"{dataset}; expected sets that can be scored on the same ones. Score each "
                 "by itself"
             )
-    split = splits[names[0]] if names else None
-    if split is not None and dataset.name == FOLDER and not skip_bad:
-        _check_folder(dataset, getattr(split, part, ()), f"{part} part of {names[0]}'s run", root)
-    return dataset, part_rows(dataset, part, split)
+    return splits[names[0]] if names else None
 
 
 def _check_folder(dataset: CaptionedDataset, class_ids: Sequence[int], of: str, root: str) -> None:

@@ -18,7 +18,7 @@ from sdn_ray.data.image_sets import (
     renumbered,
     sample_turns,
 )
-from sdn_ray.data.references import RealImages
+from sdn_ray.data.references import RealImages, source_name
 from sdn_ray.errors import UserError
 from sdn_ray.files import read_json
 from sdn_ray.metrics.ssim import WINDOW
@@ -40,6 +40,7 @@ class Entry:
 
     name: str
     folder: Path
+    first_captions: bool = False  # of a folder: the images of real images' first captions alone
 
     @property
     def is_model(self) -> bool:
@@ -127,8 +128,10 @@ def open_set(entry: Entry, real: RealImages | None, captions_per_image: int | No
     """
     tracked = tracked_run(entry.origin)
     if not entry.is_model:
-        images = renumbered(one_sample_each(read_image_set(entry.folder)))
-        return ScoredSet(entry.name, images, None, tracked)
+        images = one_sample_each(read_image_set(entry.folder))
+        if entry.first_captions and real is not None:
+            images = _of_first_captions(images, real, entry.folder)
+        return ScoredSet(entry.name, renumbered(images), None, tracked)
     model = load_model(entry.folder)  # what is wrong with it is said here, not by an actor
     model.reader()
     if real is None:
@@ -155,6 +158,29 @@ def open_set(entry: Entry, real: RealImages | None, captions_per_image: int | No
         for index, (request, turn) in enumerate(zip(requests, turns, strict=True))
     )
     return ScoredSet(entry.name, images, entry.folder, tracked)
+
+
+def _of_first_captions(
+    images: Sequence[SetImage], real: RealImages, folder: Path
+) -> tuple[SetImage, ...]:
+    """The image of each real image's first caption, as models draw them: all, in that order.
+
+    Raises:
+        UserError: when one is missing.
+    """
+    found: dict[int, SetImage] = {}
+    for image in images:
+        place = real.find(image.source) if image.source else None
+        if place is not None and image.caption in (None, real.rows[place].captions[0]):
+            found.setdefault(place, image)
+    missing = [row for place, row in enumerate(real.rows) if place not in found]
+    if missing:
+        raise UserError(
+            f"{folder}: found images of {len(found)} of the {len(real.rows)} captions that stand "
+            f"first with a real image, expected one of each; the first that is missing is "
+            f"{missing[0].captions[0]!r} of {source_name(missing[0])}"
+        )
+    return tuple(found[place] for place in range(len(real.rows)))
 
 
 def usable(

@@ -57,7 +57,7 @@ def _timed_rows(
     first = plan.space.corners()[0]
     rows: Rows = {}
     for name in plan.space.rows:
-        if name in plan.space.left_out:
+        if name in plan.space.left_out or name in plan.space.folders:
             continue
         terminal.wait(f"timing {name}")
         config = plan.space.apply(plan.config, first | {ROW: name})

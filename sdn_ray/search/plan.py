@@ -99,6 +99,8 @@ class StudyPlan:
         """
         space, objective = self.space, self.objective
         space.check(self.config)
+        if space.folders:
+            self._check_folders()
         for config in self.experiments():
             check_experiment(config)
         if self.settings.equal_minutes is not None:
@@ -119,6 +121,17 @@ class StudyPlan:
         """All of a grid; of other spaces those at the ends of its ranges."""
         for values in self.space.grid() if self.space.is_grid else self.space.probes():
             yield self.space.apply(self.config, values)
+
+    def _check_folders(self) -> None:
+        """That rows of images can be scored; what is in them: `sdn_ray.search.folders`."""
+        found = f"{self.space.path}, whose row {next(iter(self.space.folders))} is a folder"
+        if not self.settings.score_test:
+            raise UserError(f"--score_test: found false with {found}; expected true, to score it")
+        if not self.config.evaluation.classifier:
+            raise UserError(
+                f"evaluation.classifier: found none with {found}; expected one, such as "
+                "squeezenet1_1:WEIGHTS, since folders are scored by no other"
+            )
 
     def _check_equal_time(self) -> None:
         if not self.space.rows:

@@ -1,5 +1,6 @@
 """What a study opens before its first trial, and prepares for all of them."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
 from sdn_ray.cluster.precision import settle_precision
@@ -14,7 +15,9 @@ from sdn_ray.runs.lifecycle import open_tracking
 from sdn_ray.runs.storage import RunStorage
 from sdn_ray.runs.terminal import Display
 from sdn_ray.runs.tracking import Recorder, flatten, open_experiment, start_run
+from sdn_ray.scoring.image_sets import ScoredSet
 from sdn_ray.search.equal_time import with_equal_time
+from sdn_ray.search.folders import decode_folders, open_folders
 from sdn_ray.search.plan import StudyPlan
 from sdn_ray.search.study import check_study
 from sdn_ray.search.trial import StudyJob
@@ -32,6 +35,7 @@ class StudySession:
     split: ClassSplit
     resources: dict[str, float]  # of each of a trial's workers
     tracked: TrackedRun
+    folders: Sequence[ScoredSet]  # rows of images that no trial draws
 
     def prepare(self, display: Display) -> StudyJob:
         """What all trials share: pixels, teacher and captions' embeddings, made once."""
@@ -52,6 +56,7 @@ class StudySession:
             check_sizes(replace(one, evaluation=scored), len(split.train), *counts)
         for one in {(one.method, one.gawwn.locations): one for one in experiments}.values():
             method_locations(one, images.dataset)  # refuses bad ones before a trial has begun
+        decode_folders(self.folders, display)
         watch = Watcher(display)
         runner = ray_runner(self.resources)
         job = watch(
@@ -83,6 +88,7 @@ def open_study_session(plan: StudyPlan, terminal: Terminal, *, resumed: bool) ->
         check_annotations(trial, dataset)
         check_classes(trial, dataset)
     split = plan.split(dataset)
+    folders = open_folders(plan.space, dataset, split)
     begun = (folder / "trials").is_dir()
     check_study(folder.name, settings.study_storage, new=not resumed, begun=begun)
     if config.storage:
@@ -94,7 +100,8 @@ def open_study_session(plan: StudyPlan, terminal: Terminal, *, resumed: bool) ->
     plan = replace(plan, config=settle_precision(config, resources, terminal))
     if not resumed:
         plan.write()
-    return StudySession(plan, dataset, split, resources, _parent_run(plan, tracking))
+    tracked = _parent_run(plan, tracking)
+    return StudySession(plan, dataset, split, resources, tracked, folders)
 
 
 def _parent_run(plan: StudyPlan, tracking: TrackedRun | tuple[str, str]) -> TrackedRun:

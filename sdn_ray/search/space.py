@@ -24,6 +24,7 @@ TOTAL_EPOCHS, STAGE_FRACTION = "total_epochs", "stage_one_fraction"
 STAGE_EPOCHS = ("distillation.stage_one.epochs", "distillation.stage_two.epochs")
 SCHEME = "distillation.scheme"
 ROWS, ROW = "rows", "row"  # settings that have names; the parameter that chooses one of them
+IMAGES = "images"  # of a row that is not trained: a folder of them
 PREPARED = ("teacher.", "text.")  # options by which trials differ in what they are taught by
 IMAGE_SIZE = "dataset.image_size"  # which rows may have of their own: methods have their sizes
 _SHARED = {  # options that no trial has of its own, and why
@@ -66,7 +67,8 @@ class SearchSpace:
     Every parameter is an option of an experiment by its dotted name; the factors of layer weights
     are named by layer, group or `image` (``distillation.weight_factors.conv3``). With
     ``total_epochs`` the parameter ``stage_one_fraction`` splits them between the two stages. A
-    grid may begin with ``rows``: options that go together under a name, such as a method's.
+    grid may begin with ``rows``: options that go together under a name, such as a method's. A row
+    of ``images`` alone is a folder that another system has drawn: no trial, but scored with them.
     """
 
     path: Path
@@ -80,6 +82,11 @@ class SearchSpace:
     def is_grid(self) -> bool:
         """Whether every combination is tried, rather than drawn."""
         return self.parameters[0].kind == "grid"
+
+    @property
+    def folders(self) -> dict[str, Path]:
+        """The rows that are folders of images."""
+        return {name: Path(own[IMAGES]) for name, own in self.rows.items() if IMAGES in own}
 
     def varies(self, *prefixes: str) -> bool:
         """Whether trials differ in an option that begins so."""
@@ -146,12 +153,14 @@ class SearchSpace:
         """
         missing: dict[str, str] = {}
         for row, options in self.rows.items():
+            if IMAGES in options:
+                continue
             lacks = missing_annotations(options.get("method", config.method), config.dataset.name)
             if lacks:
                 missing[row] = f"{config.dataset.name}, {lacks}"
         if not missing:
             return self
-        kept = tuple(row for row in self.rows if row not in missing)
+        kept = tuple(row for row in self.rows if row not in {*missing, *self.folders})
         if not kept:
             raise UserError(
                 f"{self.path}: rows: found none that can be trained on {config.dataset.name}, "
@@ -215,7 +224,13 @@ def read_search_space(path: Path) -> SearchSpace:
             continue
         if name == ROWS:
             rows = _rows(where, content, known)
-            parameters.append(Parameter(ROW, "grid", tuple(rows), line))
+            trained = tuple(row for row, options in rows.items() if IMAGES not in options)
+            if not trained:
+                raise UserError(
+                    f"{where}: found folders of images alone, expected a row that is trained; "
+                    "sdn_ray.evaluate scores folders"
+                )
+            parameters.append(Parameter(ROW, "grid", trained, line))
             continue
         factor = name.removeprefix(_FACTORS)
         is_factor = factor != name and "." not in factor
@@ -261,6 +276,14 @@ def _rows(where: str, content: Any, known: set[str]) -> dict[str, dict[str, Any]
     for name, options in content.items():
         if not isinstance(options, dict):
             raise UserError(f"{where}: {name}: found {options}, expected options with a value each")
+        if IMAGES in options:
+            folder = options[IMAGES]
+            if len(options) > 1 or not isinstance(folder, str) or not Path(folder).is_absolute():
+                raise UserError(
+                    f"{where}: {name}: found {options}, expected beside {IMAGES} no other option, "
+                    "and an absolute path as its value"
+                )
+            continue
         for option in options:
             inner = f"{where}: {name}: {option}"
             if option not in known and not str(option).startswith(_FACTORS):

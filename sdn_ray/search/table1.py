@@ -5,9 +5,10 @@ them: distances of features, how often a caption's colour is drawn, and what the
 """
 
 import json
+import re
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import optuna
@@ -31,13 +32,15 @@ from sdn_ray.runs.tracking import Recorder
 from sdn_ray.scoring.image_sets import Entry
 from sdn_ray.scoring.report import SetReport, compared_at, with_deviation
 from sdn_ray.scoring.run import score_entries
+from sdn_ray.search.folders import folder_entries
 from sdn_ray.search.space import SearchSpace
 from sdn_ray.search.table3 import picture_settings, trials_by_setting
 from sdn_ray.search.trial import StudyJob
 
 _REAL, _SHUFFLED = "real images", "shuffled captions"
 _SSIM = "SSIM"
-_DAGGER = "†"  # of a row that was not trained
+_DAGGER = "†"  # of a row that was left out
+_DOUBLE = "‡"  # of a row of images that were drawn elsewhere
 _PIXELS = "pixels a side"
 _COUNTS = (_PIXELS, "epochs", "images seen")
 _TRAINING = (*_COUNTS, "images/s", "hours")
@@ -63,13 +66,15 @@ class _Scored:
     how: str  # it was measured, for the table's title
     trials: Mapping[int, Entries]  # by number
     others: Sequence[Row]  # what stands beneath: the real images
+    folders: Mapping[str, Row] = field(default_factory=dict)  # that are no trial's, by name
 
 
 def table1(study: optuna.Study, shared: StudyJob, recorder: Recorder, display: Display) -> None:
     """Score every trial's model on the test classes, and keep the table and the figure.
 
     Trials that differ in nothing but `seed` are one row: mean ± standard deviation (population). A
-    row whose method needs annotations that the data set lacks has dashes and a footnote.
+    row whose method needs annotations that the data set lacks has dashes and a footnote; one that
+    is a folder of images has scores and no training.
     ``table.json``, ``table.md``, ``table.tex`` and ``table.png`` hold the same figures;
     ``methods.png`` is the paper's Figure 3: a column a row of the table, a row a caption.
 
@@ -88,7 +93,7 @@ def table1(study: optuna.Study, shared: StudyJob, recorder: Recorder, display: D
         name: Row(name, len(own), _columns(shared, own, scored.trials))
         for name, own in groups.items()
     }
-    rows = [*with_left_out(trained, shared.space), *scored.others]
+    rows = [*in_order(trained, scored.folders, shared.space), *scored.others]
     title = f"{shared.folder.name}: {scored.how}{_training_of(trained, shared)}"
     headers = ["method", "seeds", *dict.fromkeys(name for row in rows for name in row.found)]
     cells = [row_cells(row, headers[2:]) for row in rows]
@@ -100,21 +105,25 @@ def table1(study: optuna.Study, shared: StudyJob, recorder: Recorder, display: D
         recorder.file(file)
 
 
-def with_left_out(trained: Mapping[str, Row], space: SearchSpace) -> list[Row]:
-    """The rows of a table, each that was left out among them at its place in the space."""
-    rows = [*trained.values()]
-    for name in space.left_out:
+def in_order(
+    trained: Mapping[str, Row], folders: Mapping[str, Row], space: SearchSpace
+) -> list[Row]:
+    """The rows of a table, each that was left out or not trained at its place in the space."""
+    rows, names = [*trained.values()], [*space.rows]
+    others = {name: Row(name + _DAGGER, None, {}) for name in space.left_out} | dict(folders)
+    for name in sorted(others, key=names.index):
         # Before the trained rows of the next one in the space that was trained.
-        names = [*space.rows]
         later = tuple(f"{other}, " for other in names[names.index(name) + 1 :])
         places = (i for i, row in enumerate(rows) if f"{row.name}, ".startswith(later))
-        rows.insert(next(places, len(rows)), Row(name + _DAGGER, None, {}))
+        rows.insert(next(places, len(rows)), others[name])
     return rows
 
 
 def footnotes(space: SearchSpace) -> list[str]:
     """What stands under the table: why a row has dashes."""
-    return [f"{_DAGGER} {name}: not trained on {why}" for name, why in space.left_out.items()]
+    left_out = [f"{_DAGGER} {name}: not trained on {why}" for name, why in space.left_out.items()]
+    found = space.folders.items()
+    return left_out + [f"{_DOUBLE} {name}: one set of images, {path}" for name, path in found]
 
 
 def check_table1(config: ExperimentConfig) -> None:
@@ -141,23 +150,44 @@ def _training_of(trained: Mapping[str, Row], shared: StudyJob) -> str:
 
 
 def _reported(trials: Sequence[FrozenTrial], shared: StudyJob, display: Display) -> _Scored:
-    """What `sdn_ray.evaluate` says of every trial's model, and of the real images."""
-    reports = _reports(trials, shared, display)
-    pairs = list(zip(trials, reports, strict=True))
-    first = reports[0]
-    of_size = {_size(shared, trial): report for trial, report in reversed(pairs)}
-    real = []
-    for size, report in sorted(of_size.items()):
-        found = {name: [value] for name, value in _scores(report, report.real_scores)}
-        name = f"{_REAL}, {size}×{size}" if len(of_size) > 1 else _REAL
-        real.append(Row(name, None, {**found, _PIXELS: [size]}))
+    """What `sdn_ray.evaluate` says of every trial's model and folder, and of the real images."""
+    models = [
+        Entry(f"trial {trial.number}", shared.trial_folder(trial.number) / "model")
+        for trial in trials
+    ]
+    reports = _reports([*models, *folder_entries(shared.space)], shared, display)
+    first, drawn = reports[0], reports[: len(trials)]
+    of_size = {report.size: report for report in reversed(reports)}
+    real = [
+        _untrained(f"{_REAL}, {size}" if len(of_size) > 1 else _REAL, report, report.real_scores)
+        for size, report in sorted(of_size.items(), key=lambda one: _sides(one[1]))
+    ]
     part = scored_part(shared.job.images.dataset)
     how = f"{first.images} images, {part}, {first.classifier}, {first.splits} splits"
     if len(of_size) > 1:
         how += ", each row and real images at its size"
     how += compared_at(first.compare_size)
+    pairs = zip(trials, drawn, strict=True)
     scores = {trial.number: _scores(report, report.scores) for trial, report in pairs}
-    return _Scored(how, scores, real)
+    folders = {
+        report.name: _untrained(report.name + _DOUBLE, report, report.scores)
+        for report in reports[len(trials) :]
+    }
+    return _Scored(how, scores, real, folders)
+
+
+def _untrained(name: str, report: SetReport, scores: Mapping[str, float]) -> Row:
+    """The row of images that no trial has drawn; without a size where they have several."""
+    found = {column: [value] for column, value in _scores(report, scores)}
+    sides = {*_sides(report)}
+    if len(sides) == 1:
+        found[_PIXELS] = [sides.pop()]
+    return Row(name, None, found)
+
+
+def _sides(report: SetReport) -> list[int]:
+    """Heights and widths of a set's images."""
+    return [int(side) for side in re.findall(r"\d+", report.size)]
 
 
 def _size(shared: StudyJob, trial: FrozenTrial) -> int:
@@ -189,8 +219,8 @@ def _recorded(trials: Sequence[FrozenTrial], shared: StudyJob) -> _Scored:
     )
 
 
-def _reports(trials: Sequence[FrozenTrial], shared: StudyJob, display: Display) -> list[SetReport]:
-    """What `sdn_ray.evaluate` says of each trial's model, the first caption of each image."""
+def _reports(entries: Sequence[Entry], shared: StudyJob, display: Display) -> list[SetReport]:
+    """What `sdn_ray.evaluate` says of models and folders, the first caption of each image."""
     config, rows = shared.plan.config, shared.job.images.dataset.rows
     root = config.dataset.root or rows[0].image_path.parents[2]  # the embedded one's
     options = Namespace(
@@ -206,10 +236,6 @@ def _reports(trials: Sequence[FrozenTrial], shared: StudyJob, display: Display) 
         workers=None,
         compare_size=config.dataset.image_size,
     )
-    entries = [
-        Entry(f"trial {trial.number}", shared.trial_folder(trial.number) / "model")
-        for trial in trials
-    ]
     return score_entries(options, entries, display)[1]
 
 

@@ -10,6 +10,8 @@ from optuna.trial import TrialState
 from PIL import Image
 
 from sdn_ray import tune
+from sdn_ray.data.image_sets import read_real
+from sdn_ray.data.references import part_rows, read_reference, source_name
 from sdn_ray.errors import UserError
 from sdn_ray.files import file_hash, sole_writer
 from sdn_ray.runs.experiment import read_experiment
@@ -152,8 +154,21 @@ training: {cpus_per_worker: 1}
 """
 
 
+def copied_photographs(reference, folder):
+    """The test photographs at 16×16 as another system's images of their first captions."""
+    folder.mkdir()
+    lines = []
+    for place, row in enumerate(part_rows(read_reference(reference), "test", None)):
+        Image.fromarray(read_real(row.image_path, 16, 16)).save(folder / f"{place}.png")
+        lines.append({"file": f"{place}.png", "source": source_name(row)})
+    (folder / "manifest.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    return folder
+
+
 def test_table_1_scores_methods_beside_each_other(ray_cluster, reference, best_material, tmp_path):
-    for name, text in (("space", METHODS), ("config", PHOTOGRAPHS)):
+    copies = copied_photographs(reference, tmp_path / "copies")
+    methods = METHODS.replace("rows:\n", f"rows:\n  Copies: {{images: {copies}}}\n")
+    for name, text in (("space", methods), ("config", PHOTOGRAPHS)):
         (tmp_path / f"{name}.yaml").write_text(text)
     study, uri = tmp_path / "study", f"sqlite:///{tmp_path}/mlflow.db"
     options = ["--config", tmp_path / "config.yaml", "--space", tmp_path / "space.yaml"]
@@ -167,12 +182,17 @@ def test_table_1_scores_methods_beside_each_other(ray_cluster, reference, best_m
     epochs = json.loads((study / "equal_time.json").read_text())
     stages = ("distillation.stage_one.epochs", "distillation.stage_two.epochs")
     assert epochs["SDN"] == dict.fromkeys(stages, 1)
-    assert "GAWWN" not in epochs
+    assert epochs.keys() == {"GAN-INT-CLS", "SDN"}
     table = json.loads((study / "table.json").read_text())
     real_rows = ["real images, 16×16", "real images, 24×24"]
-    assert list(table) == ["GAN-INT-CLS", "GAWWN†", "SDN", *real_rows]
+    assert list(table) == ["Copies‡", "GAN-INT-CLS", "GAWWN†", "SDN", *real_rows]
     assert [table[name]["pixels a side"] for name in real_rows] == [[16], [24]]
     assert table["GAWWN†"] == {"seeds": None}
+    other, real = table["Copies‡"], table["real images, 16×16"]
+    assert (other["seeds"], other["pixels a side"]) == (None, [16])
+    assert (other["SSIM"], other["FSIM"]) == ([1], pytest.approx([1]))
+    assert other["score"] == real["score"]
+    assert "hours" not in other
     assert [table[name]["pixels a side"] for name in ("GAN-INT-CLS", "SDN")] == [[16], [24]]
     for place, name in enumerate(("GAN-INT-CLS", "SDN")):
         row = table[name]
@@ -194,9 +214,10 @@ def test_table_1_scores_methods_beside_each_other(ray_cluster, reference, best_m
     lines = (study / "table.md").read_text().splitlines()
     assert lines[0].endswith("; SSIM and FSIM at 16×16; each trained for about 1e-05 minutes")
     assert lines[2].startswith("| method | seeds | score | FID | KID | SSIM | FSIM | colours, % |")
-    assert lines[-3].startswith("| real images, 24×24 |  | ")
-    assert lines[-1].startswith("† GAWWN: not trained on oxford_flowers, which has neither")
-    assert (study / "table.tex").read_text().count(r"\\") == 6
+    assert lines[-5].startswith("| real images, 24×24 |  | ")
+    assert lines[-3].startswith("† GAWWN: not trained on oxford_flowers, which has neither")
+    assert lines[-1] == f"‡ Copies: one set of images, {copies}"
+    assert (study / "table.tex").read_text().count(r"\\") == 7
     for picture in ("table.png", "methods.png"):
         assert min(Image.open(study / picture).size) > 100
 

@@ -4,7 +4,13 @@ from pathlib import Path
 import optuna
 import pytest
 
-from sdn_ray.config import DatasetConfig, ExperimentConfig, TeacherConfig, TrainingConfig
+from sdn_ray.config import (
+    DatasetConfig,
+    EvaluationConfig,
+    ExperimentConfig,
+    TeacherConfig,
+    TrainingConfig,
+)
 from sdn_ray.errors import UserError
 from sdn_ray.runs.experiment import read_experiment
 from sdn_ray.search.plan import StudyPlan, StudySettings
@@ -44,6 +50,34 @@ def test_rows_are_options_that_go_together(space):
     assert found.varies("gan_int_cls.")
     assert not found.varies("text.")
     assert not found.varies("teacher.")
+
+
+def test_a_row_may_be_a_folder_of_images_that_is_no_trial(space):
+    found = space("rows: {A: {images: /a}, SDN: {}, GAWWN: {method: gawwn}}\nseed: {grid: [4]}")
+    assert found.folders == {"A": Path("/a")}
+    assert [values["row"] for values in found.grid()] == ["SDN", "GAWWN"]
+    # Whatever the method of the experiment, it is not that of a folder.
+    flowers = ExperimentConfig(method="gawwn", dataset=DatasetConfig("oxford_flowers"))
+    sdn = space("rows: {A: {images: /a}, SDN: {method: sdn}, GAWWN: {}}").fitting(flowers)
+    assert [values["row"] for values in sdn.grid()] == ["SDN"]
+    assert list(sdn.left_out) == ["GAWWN"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "classifier", "words"),
+    [
+        ({}, "squeezenet1_1:/w", "--score_test: found false with .*, whose row A is a folder"),
+        ({"score_test": True}, None, "evaluation.classifier: found none with .*whose row A is a"),
+    ],
+)
+def test_what_a_row_of_images_needs(space, tmp_path, settings, classifier, words):
+    config = ExperimentConfig(
+        teacher=TeacherConfig(plan="4,M,8", weights="fit"),
+        evaluation=EvaluationConfig(classifier=classifier),
+    )
+    found = space("rows: {SDN: {}, A: {images: /a}}")
+    with pytest.raises(UserError, match=words):
+        StudyPlan(tmp_path, config, found, StudySettings(**settings)).check()
 
 
 @pytest.mark.parametrize("path", SPACES, ids=lambda path: path.stem)
@@ -192,6 +226,16 @@ def test_a_grid_is_every_combination(space):
             "beside total_epochs",
         ),
         ("rows: {}", "line 1: rows: found {}, expected settings by name"),
+        ("rows: {A: {images: /a}}", "line 1: rows: found folders of images alone"),
+        (
+            "rows: {B: {}, A: {images: a}}",
+            "A: found .*'a'}, expected beside images no other .*path",
+        ),
+        ("rows: {B: {}, A: {images: [/a]}}", "A: found .* expected beside images no other option"),
+        (
+            "rows: {B: {}, A: {images: /a, seed: 1}}",
+            "A: found .*'seed': 1}, expected beside images",
+        ),
         ("rows: {SDN: 3}", "line 1: rows: SDN: found 3, expected options with a value each"),
         ("seed: {grid: [0]}\nrows: {SDN: {schem: a}}", "line 2: rows: SDN: schem: is no option"),
         ("rows: {SDN: {dataset.name: cub}}", "SDN: dataset.name: settles which"),

@@ -12,8 +12,8 @@ from sdn_ray.search.table1 import (
     Row,
     check_table1,
     footnotes,
+    in_order,
     row_cells,
-    with_left_out,
 )
 
 
@@ -58,12 +58,31 @@ def test_a_row_that_was_left_out_stands_in_its_place_with_a_footnote():
     trained = {name: Row(name, 2, {}) for name in ("A, width 3", "B", "B, ours")}
     why = {"C": "flowers, which has no parts", "D": "flowers, which has no parts"}
     space = space_of("C", "A", "B", "D", "B, ours", left_out=why)
-    names = [row.name for row in with_left_out(trained, space)]
+    names = [row.name for row in in_order(trained, {}, space)]
     assert names == ["C†", "A, width 3", "B", "D†", "B, ours"]
     last = space_of("A", "B", "B, ours", "C", left_out={"C": why["C"]})
-    assert with_left_out(trained, last)[-1] == Row("C†", None, {})
+    assert in_order(trained, {}, last)[-1] == Row("C†", None, {})
     assert footnotes(last) == ["† C: not trained on flowers, which has no parts"]
-    assert row_cells(with_left_out(trained, last)[-1], ["score"]) == ["C†", "", "–"]
+    assert row_cells(in_order(trained, {}, last)[-1], ["score"]) == ["C†", "", "–"]
     text = latex(["method"], [["C†"]], footnotes(last))
     assert "C$\\dagger$ \\\\\n" in text
     assert text.endswith("\\par $\\dagger$ C: not trained on flowers, which has no parts\n")
+
+
+def test_a_folder_stands_in_its_place_with_a_footnote():
+    trained = {name: Row(name, 2, {}) for name in ("A", "B")}
+    rows = {"C": {"images": "/data/c"}, "A": {}, "D": {}, "E": {"images": "/data/e_1"}, "B": {}}
+    space = SearchSpace(Path("space.yaml"), (), rows=rows, left_out={"D": "flowers"})
+    folders = {name: Row(f"{name}‡", None, {"score": [2.0]}) for name in ("E", "C")}
+    found = in_order(trained, folders, space)
+    assert [row.name for row in found] == ["C‡", "A", "D†", "E‡", "B"]
+    assert row_cells(found[0], ["score", "hours"]) == ["C‡", "", "2", "–"]
+    notes = footnotes(space)
+    assert notes == [
+        "† D: not trained on flowers",
+        "‡ C: one set of images, /data/c",
+        "‡ E: one set of images, /data/e_1",
+    ]
+    assert latex(["method"], [["C‡"]], notes[2:]).endswith(
+        "\\par $\\ddagger$ E: one set of images, /data/e\\_1\n"
+    )
