@@ -59,10 +59,21 @@ def _add_sets(parser: ArgumentParser, many: bool) -> None:
     add("--rows", type=int, default=8, help="Rows of the figure.")
 
 
-def _add_comparison(parser: ArgumentParser) -> None:
+def _add_sources(parser: ArgumentParser) -> None:
     _add_sets(parser, many=True)
     parser.add_argument(
         "--sources", type=str, nargs="+", help="Real images to show. Default: evenly spread ones."
+    )
+
+
+def _add_comparison(parser: ArgumentParser) -> None:
+    _add_sources(parser)
+    parser.add_argument(
+        "--best_of",
+        type=int,
+        default=1,
+        help="Pictures of each caption, such as 16, of which each set shows the one with the "
+        "highest FSIM to the real image; a set with fewer has the best of those.",
     )
 
 
@@ -72,7 +83,7 @@ def _add_worst(parser: ArgumentParser) -> None:
 
 
 def _add_retrieval(parser: ArgumentParser) -> None:
-    _add_comparison(parser)
+    _add_sources(parser)
     add = parser.add_argument
     add("--teacher", type=str, required=True, help="imagenet, or a safetensors file of a VGG.")
     add("--plan", type=str, help="The VGG's plan, where its file does not say.")

@@ -78,6 +78,7 @@ def comparison_rows(
     *,
     notes: Sequence[Sequence[str]] = (),
     end_captions: Sequence[str] = (),
+    caption: str = "",
 ) -> None:
     """Write a PNG with one row a caption: the caption, then its images side by side.
 
@@ -93,6 +94,7 @@ def comparison_rows(
             in size: all are shown as squares of the tallest one's height.
         notes: for each row, a text beneath each image, such as "FSIM 0.41"; may be empty.
         end_captions: the caption at the right of each row; may be empty.
+        caption: of the whole, beneath it; may be empty.
     """
     font = ImageFont.load_default(_FONT_SIZE)
     size = max(_CELL, *(image.shape[0] for group in images for image in group))
@@ -107,20 +109,23 @@ def comparison_rows(
     cells = [size + _tallest(group) for group in below]  # heights of images with their notes
     heights = [max(c, s.height, e.height) for c, s, e in zip(cells, starts, ends, strict=True)]
     top = _MARGIN + _tallest(names)
-    sheet = Image.new("RGB", (width, top + sum(heights) + _MARGIN * len(rows)), "white")
+    bottom = top + sum(heights) + _MARGIN * len(rows)
+    foot = _wrap(caption, width - 2 * _MARGIN, font)
+    sheet = Image.new("RGB", (width, bottom + foot.height), "white")
     draw = ImageDraw.Draw(sheet)
+    _write(draw, foot.text, (_MARGIN, bottom), font)
     for left, name in zip(lefts, names, strict=bool(names)):
         _centre(draw, name, left, top - name.height, size, font)
     for start, end, group, texts, cell, height in zip(
         starts, ends, images, below, cells, heights, strict=True
     ):
-        for left, caption in ((_MARGIN, start), (right, end)):
-            _write(draw, caption.text, (left, top + (height - caption.height) // 2), font)
+        for left, text in ((_MARGIN, start), (right, end)):
+            _write(draw, text.text, (left, top + (height - text.height) // 2), font)
         above = top + (height - cell) // 2
         for left, image in zip(lefts, group, strict=True):
             _show(sheet, image, (left, above), size)
-        for left, text in zip(lefts, texts, strict=bool(texts)):
-            _centre(draw, text, left, above + size, size, font)
+        for left, note in zip(lefts, texts, strict=bool(texts)):
+            _centre(draw, note, left, above + size, size, font)
         top += height + _MARGIN
     with replacing(path) as partial:
         sheet.save(partial)

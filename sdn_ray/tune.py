@@ -59,6 +59,13 @@ def _parser() -> ArgumentParser:
         help="Of a grid with rows: how long each trains. Their epochs, which then count in "
         "proportion alone, become as many as fit into it here.",
     )
+    add(
+        "--best_of",
+        type=int,
+        default=1,
+        help="With --score_test: pictures of each caption, such as 16, of which the figure shows "
+        "the one with the highest FSIM to the real image.",
+    )
     add("--sampler", type=str, default="tpe", help="tpe or random.")
     add("--prune", type=bool, default=True, help="End trials early that promise little (ASHA).")
     return parser

@@ -80,6 +80,18 @@ def test_comparison_rows_put_each_image_in_its_place(tmp_path):
     assert [entry.name for entry in tmp_path.iterdir()] == ["rows.png"]
 
 
+def test_the_caption_of_all_stands_beneath(tmp_path):
+    plain, path = tmp_path / "plain.png", tmp_path / "rows.png"
+    comparison_rows(plain, ["", ""], [], [[flat(10)], [flat(20)]])
+    comparison_rows(path, ["", ""], [], [[flat(10)], [flat(20)]], caption="o" * 90)
+    above, whole = Image.open(plain), Image.open(path)
+    assert whole.width == above.width
+    assert whole.crop((0, 0, *above.size)).tobytes() == above.tobytes()
+    found = letters(path)
+    assert len(found) == 90
+    assert all(top >= above.height and right < whole.width - 4 for top, _, _, right in found)
+
+
 def test_the_largest_image_sets_the_size_of_all(tmp_path):
     path = tmp_path / "rows.png"
     comparison_rows(path, ["a"], [], [[flat(10, 64), flat(20, 200)]])

@@ -106,7 +106,7 @@ def reference_rows(
     dataset = read_reference(Path(absolute(root, "--reference")), skip_bad=skip_bad)
     split = common_split(origins, dataset.name, part)
     if split is not None and dataset.name == FOLDER and not skip_bad:
-        of = f"{part} part of the run of {' and '.join(origins)}"
+        of = f"{part} part of {' and '.join(origins)}'s run"
         _check_folder(dataset, getattr(split, part, ()), of, root)
     return dataset, part_rows(dataset, part, split)
 

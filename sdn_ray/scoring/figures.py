@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from sdn_ray.data.image_sets import SetImage, read_real
+from sdn_ray.data.image_sets import read_real
 from sdn_ray.data.references import RealImages, source_name
 from sdn_ray.data.rows import CaptionedImage
 from sdn_ray.errors import UserError
@@ -21,6 +21,7 @@ from sdn_ray.runs.folder import TrackedRun, tracked_run
 from sdn_ray.runs.terminal import Display
 from sdn_ray.scoring.actors import SetReader, image_row
 from sdn_ray.scoring.captions import file_requests, given_captions, reference_rows
+from sdn_ray.scoring.comparison import check_best_of, images_by_source, write_comparison
 from sdn_ray.scoring.image_sets import (
     ScoredSet,
     image_entries,
@@ -56,23 +57,13 @@ def _sets(options: Any, *, by_class: bool = False) -> tuple[list[ScoredSet], Rea
     return [open_set(entry, real, captions_per_image=1) for entry in entries], real
 
 
-def _by_source(one: ScoredSet, real: RealImages) -> dict[int, SetImage]:
-    """The image of each real image's first caption, by the real image's place."""
-    found: dict[int, SetImage] = {}
-    for image in one.images:
-        place = real.find(image.source) if image.source else None
-        if place is not None:
-            found.setdefault(place, image)
-    return found
-
-
 def _chosen(sets: Sequence[ScoredSet], real: RealImages, options: Any) -> list[int]:
     """The real images that a figure shows: places in ``real.rows``.
 
     Raises:
         UserError: when a wanted one is not there, or no real image has an image in every set.
     """
-    common = set(range(len(real.rows))).intersection(*(_by_source(one, real) for one in sets))
+    common = set(range(len(real.rows))).intersection(*(images_by_source(one, real) for one in sets))
     if not common:
         raise UserError(
             f"--images: no real image has an image in all of {', '.join(s.name for s in sets)}; "
@@ -93,16 +84,8 @@ def _chosen(sets: Sequence[ScoredSet], real: RealImages, options: Any) -> list[i
     return [place for place in places if place is not None]
 
 
-def _read_sets(
-    sets: Sequence[ScoredSet], real: RealImages, places: Sequence[int]
-) -> list[list[np.ndarray]]:
-    """For each set its images of the real images at ``places``."""
-    read = SetReader([str(one.model) if one.model else None for one in sets])
-    columns = []
-    for number, one in enumerate(sets):
-        by_source = _by_source(one, real)
-        columns.append(read([image_row(number, by_source[place]) for place in places]))
-    return columns
+def _reader(one: ScoredSet) -> SetReader:
+    return SetReader([str(one.model) if one.model else None])
 
 
 def _real_like(row: CaptionedImage, image: np.ndarray) -> np.ndarray:
@@ -111,17 +94,10 @@ def _real_like(row: CaptionedImage, image: np.ndarray) -> np.ndarray:
 
 def comparison(options: Any, output: Path, display: Display) -> list[TrackedRun | None]:
     """Figures 3, 4 and 6: one row a caption, the real image, and a column for each set."""
+    check_best_of(options.best_of)
     sets, real = _sets(options)
     places = _chosen(sets, real, options)
-    columns = _read_sets(sets, real, places)
-    rows = [real.rows[place] for place in places]
-    photos = [_real_like(row, image) for row, image in zip(rows, columns[0], strict=True)]
-    comparison_rows(
-        output,
-        [row.captions[0] for row in rows],
-        ["real", *(one.name for one in sets)],
-        list(zip(photos, *columns, strict=True)),
-    )
+    write_comparison(output, sets, real, places, best_of=options.best_of)
     return [one.tracked for one in sets]
 
 
@@ -184,9 +160,7 @@ def worst(options: Any, output: Path, display: Display) -> list[TrackedRun | Non
         pairs = found.pairs()
     lowest = pairs[np.argsort(pairs[:, 2], kind="stable")[: options.rows]]
     images = [one.images[int(index)] for index in lowest[:, 0]]
-    drawn = SetReader([str(one.model) if one.model else None])(
-        [image_row(0, image) for image in images]
-    )
+    drawn = _reader(one)([image_row(0, image) for image in images])
     rows = [real.rows[source_place(image, real)] for image in images]
     photos = [_real_like(row, image) for row, image in zip(rows, drawn, strict=True)]
     comparison_rows(
@@ -204,7 +178,8 @@ def retrieval(options: Any, output: Path, display: Display) -> list[TrackedRun |
     sets, real = _sets(options, by_class=True)
     one = _single(sets)
     places = _chosen([one], real, options)
-    [drawn] = _read_sets([one], real, places)
+    by_source = images_by_source(one, real)
+    drawn = _reader(one)([image_row(0, by_source[place]) for place in places])
     origins = origins_of(image_entries(options.images))
     index = retrieval_index(options, drawn[0].shape[0], origins, display)
     queries = fc7_features(index.network, np.stack([index.resized(image) for image in drawn]))

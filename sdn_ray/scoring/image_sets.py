@@ -113,6 +113,7 @@ class ScoredSet:
     images: tuple[SetImage, ...]  # numbered 0, 1, 2 …
     model: Path | None
     tracked: TrackedRun | None  # the MLflow run that made the model
+    folder: Path  # of the images, or of the model
 
 
 def open_set(entry: Entry, real: RealImages | None, captions_per_image: int | None) -> ScoredSet:
@@ -131,7 +132,7 @@ def open_set(entry: Entry, real: RealImages | None, captions_per_image: int | No
         images = one_sample_each(read_image_set(entry.folder))
         if entry.first_captions and real is not None:
             images = _of_first_captions(images, real, entry.folder)
-        return ScoredSet(entry.name, renumbered(images), None, tracked)
+        return ScoredSet(entry.name, renumbered(images), None, tracked, entry.folder)
     model = load_model(entry.folder)  # what is wrong with it is said here, not by an actor
     model.reader()
     if real is None:
@@ -157,7 +158,7 @@ def open_set(entry: Entry, real: RealImages | None, captions_per_image: int | No
         )
         for index, (request, turn) in enumerate(zip(requests, turns, strict=True))
     )
-    return ScoredSet(entry.name, images, entry.folder, tracked)
+    return ScoredSet(entry.name, images, entry.folder, tracked, entry.folder)
 
 
 def _of_first_captions(

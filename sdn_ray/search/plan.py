@@ -18,6 +18,7 @@ from sdn_ray.metrics.classifier_score import score_name
 from sdn_ray.metrics.evaluation import PERCEPTUAL
 from sdn_ray.preparation.images import dataset_split
 from sdn_ray.runs.experiment import read_kept_experiment, to_yaml
+from sdn_ray.scoring.comparison import check_best_of
 from sdn_ray.search.space import SCHEME, SearchSpace, read_search_space
 from sdn_ray.training.checks import check_experiment
 
@@ -39,6 +40,7 @@ class StudySettings:
     prune: bool = True
     score_test: bool = False  # of a grid: score every trial on the test classes
     equal_minutes: PositiveFloat | None = None  # of rows: how long each of them trains
+    best_of: PositiveInt = 1  # pictures of a caption of which the table's figure shows the best
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,12 @@ class StudyPlan:
         """
         space, objective = self.space, self.objective
         space.check(self.config)
+        check_best_of(self.settings.best_of)
+        if self.settings.best_of > 1 and not self.settings.score_test:
+            raise UserError(
+                f"--best_of: found {self.settings.best_of} without --score_test, at whose end the "
+                "figure stands; expected both"
+            )
         if space.folders:
             self._check_folders()
         for config in self.experiments():

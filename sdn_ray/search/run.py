@@ -110,6 +110,7 @@ def _read_options(options: Namespace, names: Sequence[str]) -> tuple[StudyPlan, 
             prune=options.prune,
             score_test=options.score_test,
             equal_minutes=options.equal_minutes,
+            best_of=options.best_of,
         )
     except OptionError as error:
         raise UserError(f"--{error.option}: {error.reason}") from error

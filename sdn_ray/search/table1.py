@@ -7,7 +7,7 @@ them: distances of features, how often a caption's colour is drawn, and what the
 import json
 import re
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -34,7 +34,7 @@ from sdn_ray.scoring.report import SetReport, compared_at, with_deviation
 from sdn_ray.scoring.run import score_entries
 from sdn_ray.search.folders import folder_entries
 from sdn_ray.search.space import SearchSpace
-from sdn_ray.search.table3 import picture_settings, trials_by_setting
+from sdn_ray.search.table3 import picture_settings, setting_entries, trials_by_setting
 from sdn_ray.search.trial import StudyJob
 
 _REAL, _SHUFFLED = "real images", "shuffled captions"
@@ -93,30 +93,32 @@ def table1(study: optuna.Study, shared: StudyJob, recorder: Recorder, display: D
         name: Row(name, len(own), _columns(shared, own, scored.trials))
         for name, own in groups.items()
     }
-    rows = [*in_order(trained, scored.folders, shared.space), *scored.others]
+    left_out = {name: Row(name + _DAGGER, None, {}) for name in shared.space.left_out}
+    order, known = in_order(trained, shared.space), {**trained, **left_out, **scored.folders}
+    rows = [*(known[name] for name in order), *scored.others]
     title = f"{shared.folder.name}: {scored.how}{_training_of(trained, shared)}"
     headers = ["method", "seeds", *dict.fromkeys(name for row in rows for name in row.found)]
     cells = [row_cells(row, headers[2:]) for row in rows]
     notes = footnotes(shared.space)
     _print(title, headers, cells, notes, display)
     files = _write(shared.folder, title, headers, cells, notes, rows)
-    picture_settings(shared.folder / "methods.png", shared, groups)
+    entries = setting_entries(shared, groups)
+    entries |= {entry.name: entry for entry in folder_entries(shared.space)}
+    shown = [entries[name] for name in order if name in entries]
+    picture_settings(shared.folder / "methods.png", shared, shown)
     for file in (*files, shared.folder / "methods.png"):
         recorder.file(file)
 
 
-def in_order(
-    trained: Mapping[str, Row], folders: Mapping[str, Row], space: SearchSpace
-) -> list[Row]:
-    """The rows of a table, each that was left out or not trained at its place in the space."""
-    rows, names = [*trained.values()], [*space.rows]
-    others = {name: Row(name + _DAGGER, None, {}) for name in space.left_out} | dict(folders)
-    for name in sorted(others, key=names.index):
+def in_order(trained: Iterable[str], space: SearchSpace) -> list[str]:
+    """The names of a table's rows, those that no trial trains at their places in the space."""
+    found, names = [*trained], [*space.rows]
+    for name in sorted((*space.left_out, *space.folders), key=names.index):
         # Before the trained rows of the next one in the space that was trained.
         later = tuple(f"{other}, " for other in names[names.index(name) + 1 :])
-        places = (i for i, row in enumerate(rows) if f"{row.name}, ".startswith(later))
-        rows.insert(next(places, len(rows)), others[name])
-    return rows
+        places = (i for i, row in enumerate(found) if f"{row}, ".startswith(later))
+        found.insert(next(places, len(found)), name)
+    return found
 
 
 def footnotes(space: SearchSpace) -> list[str]:

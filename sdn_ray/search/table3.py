@@ -3,7 +3,7 @@
 import json
 import statistics
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +13,14 @@ from optuna.trial import FrozenTrial, TrialState
 from rich.box import SIMPLE
 from rich.table import Column, Table
 
-from sdn_ray.data.image_sets import read_real
+from sdn_ray.data.references import RealImages
 from sdn_ray.data.splits import scored_part
 from sdn_ray.files import write_text
-from sdn_ray.metrics.evaluation import spread
-from sdn_ray.models.drawing import draw_images
-from sdn_ray.models.export import load_model
-from sdn_ray.pictures import comparison_rows
 from sdn_ray.runs.folder import read_scores
 from sdn_ray.runs.terminal import Display
 from sdn_ray.runs.tracking import Recorder
+from sdn_ray.scoring.comparison import write_comparison
+from sdn_ray.scoring.image_sets import Entry, open_set
 from sdn_ray.scoring.report import with_deviation
 from sdn_ray.search.space import ROW, SCHEME
 from sdn_ray.search.trial import StudyJob
@@ -72,7 +70,7 @@ def table3(study: optuna.Study, shared: StudyJob, recorder: Recorder, display: D
     display.console.print(table)
     files = [shared.folder / "table.json", shared.folder / "schemes.png"]
     write_text(files[0], json.dumps(found, indent=1) + "\n")
-    picture_settings(files[1], shared, groups)
+    picture_settings(files[1], shared, setting_entries(shared, groups).values())
     for file in files:
         recorder.file(file)
 
@@ -104,22 +102,25 @@ def _test_scores(shared: StudyJob, trial: FrozenTrial) -> dict[str, float]:
     return read_scores(shared.trial_folder(trial.number))
 
 
-def picture_settings(path: Path, shared: StudyJob, groups: dict[str, list[FrozenTrial]]) -> None:
-    """One column a setting, of its first seed, and one row a caption of a test image."""
+def setting_entries(shared: StudyJob, groups: dict[str, list[FrozenTrial]]) -> dict[str, Entry]:
+    """The model of each setting's first seed, by the setting."""
+    return {
+        name: Entry(name, shared.trial_folder(trials[0].number) / "model")
+        for name, trials in groups.items()
+    }
+
+
+def picture_settings(path: Path, shared: StudyJob, entries: Iterable[Entry]) -> None:
+    """One column a model or folder, and one row a caption of a test image."""
     job = shared.job
-    data = spread(job.captions.encoded(job.images, job.split.test), _PICTURED)
-    rows = [job.images.dataset.rows[i] for i in data.indices]
-    captions = [row.captions[0] for row in rows]
-    size = shared.plan.config.dataset.image_size
-    columns: list[Sequence[np.ndarray]] = [[read_real(row.image_path, size, size) for row in rows]]
-    for trials in groups.values():
-        model = load_model(shared.trial_folder(trials[0].number) / "model")
-        columns.append(
-            [
-                image
-                for batch in draw_images(model.generator, model.embed(captions))
-                for image in batch
-            ]
-        )
-    headers = ["real", *groups]
-    comparison_rows(path, captions, headers, list(zip(*columns, strict=True)))
+    rows = job.images.dataset.rows_of(job.split.test)
+    real = RealImages.of(rows)
+    places = np.linspace(0, len(rows) - 1, min(_PICTURED, len(rows))).round().astype(int)
+    write_comparison(
+        path,
+        [open_set(entry, real, captions_per_image=1) for entry in entries],
+        real,
+        places.tolist(),
+        best_of=shared.plan.settings.best_of,
+        real_size=shared.plan.config.dataset.image_size,
+    )

@@ -21,7 +21,8 @@ def drawn(monkeypatch):
         calls.append({"rows": rows, "columns": columns, "images": images} | options)
         comparison_rows(path, rows, columns, images, **options)
 
-    monkeypatch.setattr("sdn_ray.scoring.figures.comparison_rows", record)
+    for module in ("comparison", "figures"):
+        monkeypatch.setattr(f"sdn_ray.scoring.{module}.comparison_rows", record)
     return calls
 
 
@@ -59,6 +60,16 @@ def test_comparison_has_a_row_a_caption_and_a_column_a_set(
         index = rows.index(row)
         assert np.abs(ours.astype(int) - samples[place, index % 2]).max() <= 1
         assert (theirs == [255, 0, 0]).all()
+
+    best = tmp_path / "best.png"
+    assert run("comparison", *options, "--rows", 3, "--best_of", 16, "--output", best) == 0
+    figure = drawn.pop()
+    assert figure["columns"] == ["real", "sdn, best of 2", "others, best of 1"]
+    for place, (real, ours, _) in enumerate(figure["images"]):
+        chosen = int(np.argmax([fsim(real, sample) for sample in samples[place]]))
+        assert np.abs(ours.astype(int) - samples[place, chosen]).max() <= 1
+    with pytest.raises(UserError, match="--best_of: found 0, expected 1 to 64"):
+        run("comparison", *options, "--best_of", 0, "--output", tmp_path / "none.png")
 
     wanted = [source_name(rows[5]), rows[4].image_path.stem]
     assert run("comparison", *options, "--sources", *wanted, "--output", tmp_path / "two.png") == 0

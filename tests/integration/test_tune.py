@@ -178,6 +178,7 @@ def test_table_1_scores_methods_beside_each_other(ray_cluster, reference, best_m
         tune.main([str(option) for option in options])
     # So short that no stage has more than an epoch.
     options += ["--equal_minutes", 1e-5, "--evaluation.classifier", best_material.classifier]
+    options += ["--best_of", 2]
     run(*options)
     epochs = json.loads((study / "equal_time.json").read_text())
     stages = ("distillation.stage_one.epochs", "distillation.stage_two.epochs")

@@ -80,6 +80,14 @@ def test_what_a_row_of_images_needs(space, tmp_path, settings, classifier, words
         StudyPlan(tmp_path, config, found, StudySettings(**settings)).check()
 
 
+def test_a_figure_of_the_best_needs_a_table(space, tmp_path):
+    config = ExperimentConfig(teacher=TeacherConfig(plan="4,M,8", weights="fit"))
+    for number, words in ((16, "found 16 without --score_test"), (65, "found 65, expected 1 to")):
+        plan = StudyPlan(tmp_path, config, space(ROWS), StudySettings(best_of=number))
+        with pytest.raises(UserError, match=f"--best_of: {words}"):
+            plan.check()
+
+
 @pytest.mark.parametrize("path", SPACES, ids=lambda path: path.stem)
 def test_the_shipped_spaces_fit_the_shipped_jobs(path):
     jobs = {

@@ -54,35 +54,29 @@ def space_of(*rows, left_out):
     return SearchSpace(Path("space.yaml"), (), rows={row: {} for row in rows}, left_out=left_out)
 
 
-def test_a_row_that_was_left_out_stands_in_its_place_with_a_footnote():
-    trained = {name: Row(name, 2, {}) for name in ("A, width 3", "B", "B, ours")}
-    why = {"C": "flowers, which has no parts", "D": "flowers, which has no parts"}
+def test_rows_that_no_trial_trains_stand_in_their_places():
+    trained = ("A, width 3", "B", "B, ours")
+    why = dict.fromkeys("CD", "flowers, which has no parts")
     space = space_of("C", "A", "B", "D", "B, ours", left_out=why)
-    names = [row.name for row in in_order(trained, {}, space)]
-    assert names == ["C†", "A, width 3", "B", "D†", "B, ours"]
+    assert in_order(trained, space) == ["C", "A, width 3", "B", "D", "B, ours"]
     last = space_of("A", "B", "B, ours", "C", left_out={"C": why["C"]})
-    assert in_order(trained, {}, last)[-1] == Row("C†", None, {})
-    assert footnotes(last) == ["† C: not trained on flowers, which has no parts"]
-    assert row_cells(in_order(trained, {}, last)[-1], ["score"]) == ["C†", "", "–"]
-    text = latex(["method"], [["C†"]], footnotes(last))
-    assert "C$\\dagger$ \\\\\n" in text
-    assert text.endswith("\\par $\\dagger$ C: not trained on flowers, which has no parts\n")
+    assert in_order(trained, last)[-1] == "C"
+    rows = {"C": {"images": "/c"}, "A": {}, "D": {}, "E": {"images": "/e"}, "B": {}}
+    mixed = SearchSpace(Path("space.yaml"), (), rows=rows, left_out={"D": "flowers"})
+    assert in_order(("A", "B"), mixed) == ["C", "A", "D", "E", "B"]
 
 
-def test_a_folder_stands_in_its_place_with_a_footnote():
-    trained = {name: Row(name, 2, {}) for name in ("A", "B")}
-    rows = {"C": {"images": "/data/c"}, "A": {}, "D": {}, "E": {"images": "/data/e_1"}, "B": {}}
-    space = SearchSpace(Path("space.yaml"), (), rows=rows, left_out={"D": "flowers"})
-    folders = {name: Row(f"{name}‡", None, {"score": [2.0]}) for name in ("E", "C")}
-    found = in_order(trained, folders, space)
-    assert [row.name for row in found] == ["C‡", "A", "D†", "E‡", "B"]
-    assert row_cells(found[0], ["score", "hours"]) == ["C‡", "", "2", "–"]
+def test_rows_that_no_trial_trains_have_dashes_and_footnotes():
+    rows = {"A": {}, "C": {}, "E": {"images": "/data/e_1"}}
+    space = SearchSpace(Path("space.yaml"), (), rows=rows, left_out={"C": "flowers"})
     notes = footnotes(space)
-    assert notes == [
-        "† D: not trained on flowers",
-        "‡ C: one set of images, /data/c",
-        "‡ E: one set of images, /data/e_1",
-    ]
-    assert latex(["method"], [["C‡"]], notes[2:]).endswith(
+    assert notes == ["† C: not trained on flowers", "‡ E: one set of images, /data/e_1"]
+    assert row_cells(Row("C†", None, {}), ["score"]) == ["C†", "", "–"]
+    found = Row("E‡", None, {"score": [2.0]})
+    assert row_cells(found, ["score", "hours"]) == ["E‡", "", "2", "–"]
+    text = latex(["method"], [["C†"], ["E‡"]], notes)
+    assert "C$\\dagger$ \\\\\nE$\\ddagger$ \\\\\n" in text
+    assert text.endswith(
+        "\\par $\\dagger$ C: not trained on flowers\n"
         "\\par $\\ddagger$ E: one set of images, /data/e\\_1\n"
     )
