@@ -1,8 +1,8 @@
 """Training batches: prepared pixels and caption embeddings, ready before the device asks."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -33,6 +33,8 @@ class EncodedImages:
     # Boxes (2, all images, 4) or parts (2, all images, n, 3), float32: of each image as it is, then
     # mirrored; where a stage asks for them.
     locations: np.ndarray | None = None
+    # `smaller_images` of all images, by their side; where a stage asks for them.
+    smaller: Mapping[int, np.ndarray] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -50,13 +52,17 @@ class Rows:
     wrong_captions: bool = False  # a caption of an image of another class
     captions: int = 1  # whose embeddings are averaged; 1 is a caption as it is
     located: bool = False  # where things are on it, and on the wrong image
+    images: bool = True  # its pixels
+    side: int | None = None  # of images that are made smaller; else they are as prepared
 
 
 @dataclass(frozen=True)
 class Batch:
     """What one step sees."""
 
-    images: Tensor  # (batch, 3, height, width) uint8, channels last in memory
+    # (batch, 3, height, width), channels last in memory: uint8, or float32 in [−1, 1] where `Rows`
+    # asks for smaller ones; of no height and no width where it asks for none.
+    images: Tensor
     embeddings: Tensor  # (batch, embedding_dim) float32
     # Each of another class, where `Rows` asks for them:
     wrong: Tensor | None = None  # as `images`
@@ -122,12 +128,12 @@ class EpochBatches:
             others = draw_wrong_rows(self.seed, epoch, members, self._classes())
             if rows.wrong:
                 flipped = self._flips(epoch, members, of_wrong=True)
-                wrong = self._images(others, flipped)
+                wrong = self._images(others, flipped, rows)
                 wrong_locations = self._locations(others, flipped) if rows.located else None
             if rows.wrong_captions:
                 wrong_embeddings = self._embeddings(epoch, others, rows.captions)
         flipped = self._flips(epoch, members)
-        images = self._images(members, flipped)
+        images = self._images(members, flipped, rows)
         if rows.located:
             locations = self._locations(members, flipped)
         embeddings = self._embeddings(epoch, members, rows.captions)
@@ -141,8 +147,14 @@ class EpochBatches:
     def _locations(self, members: np.ndarray, flipped: np.ndarray | None) -> Tensor:
         if self.data.locations is None:
             raise ValueError("EncodedImages.locations: found none, expected those of the images")
+        return self._as_turned(self.data.locations, members, flipped)
+
+    def _as_turned(
+        self, both: np.ndarray, members: np.ndarray, flipped: np.ndarray | None
+    ) -> Tensor:
+        """Of what is known of all images as they are and mirrored: (2, all images, …)."""
         turned = np.zeros(len(members), int) if flipped is None else flipped.astype(int)
-        return self._to_device(self.data.locations[turned, self.data.indices[members]])
+        return self._to_device(both[turned, self.data.indices[members]])
 
     def _flips(
         self, epoch: int, members: np.ndarray, *, of_wrong: bool = False
@@ -150,7 +162,14 @@ class EpochBatches:
         """Which images are flipped; None where none are."""
         return draw_flips(self.seed, epoch, members, of_wrong=of_wrong) if self.flips else None
 
-    def _images(self, members: np.ndarray, flipped: np.ndarray | None) -> Tensor:
+    def _images(self, members: np.ndarray, flipped: np.ndarray | None, rows: Rows) -> Tensor:
+        if not rows.images:
+            return self._to_device(np.empty((len(members), 3, 0, 0), np.uint8))
+        if rows.side is not None:
+            smaller = self.data.smaller.get(rows.side)
+            if smaller is None:
+                raise ValueError(f"EncodedImages.smaller: found none of side {rows.side}")
+            return self._as_turned(smaller, members, flipped).permute(0, 3, 1, 2)
         images = self.data.images[self.data.indices[members]]
         if flipped is not None:
             images[flipped] = images[flipped, :, ::-1]

@@ -7,7 +7,7 @@ and renamed, so a whole one or none.
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,6 +54,7 @@ class CaptionArrays:
         images: PreparedImages,
         class_ids: tuple[int, ...],
         locations: np.ndarray | None = None,
+        smaller: Mapping[int, Path] | None = None,
     ) -> EncodedImages:
         """The images of some classes with their captions' embeddings, memory-mapped.
 
@@ -61,6 +62,7 @@ class CaptionArrays:
             images: of the whole data set.
             class_ids: the classes.
             locations: of all images, see `EncodedImages`.
+            smaller: files of all images made smaller, by their side.
         """
         return EncodedImages(
             images=images.images(),
@@ -70,6 +72,7 @@ class CaptionArrays:
             indices=images.members(class_ids),
             classes=np.array([row.class_id for row in images.dataset.rows]),
             locations=locations,
+            smaller={side: read_array(path) for side, path in (smaller or {}).items()},
         )
 
 

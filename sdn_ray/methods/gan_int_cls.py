@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from sdn_ray.data.batches import Batch, Rows
+from sdn_ray.data.scaled import scaled
 from sdn_ray.methods.adversarial_losses import (
     discriminator_loss,
     generator_loss,
@@ -182,8 +183,3 @@ class GanIntCls:
 def halved(rate: float, epoch: int, epochs: int) -> float:
     """A learning rate in an epoch (from 0), halved every so many ``epochs``."""
     return rate * 0.5 ** (epoch // epochs)
-
-
-def scaled(images: Tensor) -> Tensor:
-    """Bytes to [−1, 1]."""
-    return images.float() / 127.5 - 1

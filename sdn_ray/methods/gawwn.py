@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from sdn_ray.data.batches import Batch, Rows
+from sdn_ray.data.scaled import scaled
 from sdn_ray.methods.adversarial_losses import discriminator_loss, generator_loss
-from sdn_ray.methods.gan_int_cls import scaled
 from sdn_ray.methods.method import Noise, Step, update
 from sdn_ray.methods.sdn import Computing
 from sdn_ray.methods.staged_gan import GanStage, StagedGan
@@ -44,8 +44,9 @@ class GawwnStage(GanStage):
 
     @property
     def rows(self) -> Rows:
-        """Locations; to draw images a wrong one with its own, and several captions."""
-        return Rows(wrong=self.name == IMAGES, captions=self.captions, located=self.located)
+        """Locations; to draw images these, a wrong one with its own, and several captions."""
+        drawn = self.name == IMAGES
+        return Rows(wrong=drawn, captions=self.captions, located=self.located, images=drawn)
 
 
 class Gawwn(StagedGan[GawwnGenerator, GawwnStage]):

@@ -5,15 +5,14 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from sdn_ray.data.batches import Batch, Rows
+from sdn_ray.data.scaled import scaled
 from sdn_ray.methods.adversarial_losses import (
     condition_divergence,
     discriminator_loss,
     generator_loss,
 )
-from sdn_ray.methods.gan_int_cls import scaled
 from sdn_ray.methods.method import Noise, Step, update
 from sdn_ray.methods.sdn import Computing
 from sdn_ray.methods.staged_gan import GanStage, StagedGan
@@ -27,9 +26,14 @@ _MOST_DIVERGENCE = 100.0  # of captions' codes; beyond it their deviations explo
 
 @dataclass(frozen=True)
 class StackStage(GanStage):
-    """One of the two stages; the defaults are those of the authors' first one."""
+    """One of the two stages; the defaults are those of the authors' first one.
+
+    Args:
+        side: of its images, where they are smaller than those that are prepared.
+    """
 
     halving_epochs: int = 50
+    side: int | None = None
 
     @property
     def rate_options(self) -> str:
@@ -39,7 +43,7 @@ class StackStage(GanStage):
     @property
     def rows(self) -> Rows:
         """A wrong image, and several captions."""
-        return Rows(wrong=True, captions=self.captions)
+        return Rows(wrong=True, captions=self.captions, side=self.side)
 
 
 class StackGan(StagedGan[StackGanGenerator, StackStage]):
@@ -85,11 +89,12 @@ class StackGan(StagedGan[StackGanGenerator, StackStage]):
         self.generator.train()
         discriminator = self.discriminators[stage.name].train()
         draw, judge = self._drawing(stage), data_parallel(discriminator)
-        size = self.generator.first_size if stage.name == STAGE_ONE else self.generator.image_size
 
         def step(batch: Batch, noise: Noise) -> Tensor:
             assert batch.wrong is not None
-            real, wrong = (_of_size(scaled(images), size) for images in (batch.images, batch.wrong))
+            real, wrong = batch.images, batch.wrong
+            if stage.side is None:
+                real, wrong = scaled(real), scaled(wrong)
             with torch.no_grad(), self.computing.autocast():
                 fake = draw(batch.embeddings, noise)[0]
             with self.computing.autocast():
@@ -136,11 +141,3 @@ class StackGan(StagedGan[StackGanGenerator, StackStage]):
             return own(images, codes, condition[1])
 
         return draw
-
-
-def _of_size(images: Tensor, side: int) -> Tensor:
-    """Photographs as large as a stage's images, in [−1, 1]."""
-    if images.shape[-1] == side:
-        return images
-    smaller = functional.interpolate(images, (side, side), mode="bicubic", antialias=True)
-    return smaller.clamp(-1, 1).contiguous(memory_format=torch.channels_last)

@@ -17,6 +17,7 @@ from sdn_ray.config import ExperimentConfig
 from sdn_ray.data.prepared import PreparedImages
 from sdn_ray.files import write_text
 from sdn_ray.methods.loop import StepProgress
+from sdn_ray.preparation.smaller import prepare_smaller
 from sdn_ray.runs.experiment import to_yaml
 from sdn_ray.runs.folder import TrackedRun, note_run, noted_run, read_metrics
 from sdn_ray.runs.tracking import Recorder, flatten, try_start_run
@@ -24,7 +25,7 @@ from sdn_ray.search.plan import StudyPlan
 from sdn_ray.search.space import IMAGE_SIZE, PREPARED, STAGE_EPOCHS, SearchSpace
 from sdn_ray.search.study import LAST_EPOCH, REASON, RUNG, STATUS_TAG
 from sdn_ray.text.encoders import CHAR_CNN_RNN
-from sdn_ray.training.build import method_stages, method_tags
+from sdn_ray.training.build import method_stages, method_tags, smaller_sides
 from sdn_ray.training.gauges import Gauges
 from sdn_ray.training.gawwn import method_locations
 from sdn_ray.training.job import TrainingJob, WorkerContext, prepare_job
@@ -190,10 +191,11 @@ def run_trial(trial: dict[str, Any], study: StudyJob) -> None:
 def _trial_job(study: StudyJob, config: ExperimentConfig, log: TrialLog) -> TrainingJob:
     """The study's job, or one of the trial's own where its images or its teachers are others."""
     shared, images = study.job, study.images[config.dataset.image_size]
-    if not study.space.varies(*PREPARED) and images.key == shared.images.key:
-        locations = method_locations(config, shared.images.dataset)
-        return replace(shared, config=config, locations=locations)
     runner = run_locally if config.training.workers == 1 else ray_runner(study.resources)
+    if not study.space.varies(*PREPARED) and images.key == shared.images.key:
+        locations = method_locations(config, images.dataset)
+        smaller = prepare_smaller(images, smaller_sides(config), runner, log)
+        return replace(shared, config=config, locations=locations, smaller=smaller)
     # What another trial has prepared is in the cache by now.
     return prepare_job(config, images, shared.split, runner, log)
 

@@ -53,6 +53,11 @@ def method_stages(config: ExperimentConfig) -> tuple[LoopStage, ...]:
     return gan_stages(config) if config.method in GANS else config_stages(config)
 
 
+def smaller_sides(config: ExperimentConfig) -> list[int]:
+    """The sides of the images that stages see made smaller."""
+    return sorted({side for stage in method_stages(config) if (side := stage.rows.side)})
+
+
 def method_identity(config: ExperimentConfig) -> dict[str, Any]:
     """The options of the method, which must be the same when a run goes on.
 

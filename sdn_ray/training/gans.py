@@ -238,8 +238,12 @@ def _stack_stages(config: ExperimentConfig) -> tuple[StackStage, ...]:
             learning_rate=own.learning_rate,
             halving_epochs=own.halving_epochs,
             captions=c.captions_averaged,
+            side=side if side < config.dataset.image_size else None,
         )
-        for name, own in ((STAGE_ONE, c.stage_one), (STAGE_TWO, c.stage_two))
+        for name, own, side in (
+            (STAGE_ONE, c.stage_one, c.first_size),
+            (STAGE_TWO, c.stage_two, config.dataset.image_size),
+        )
         if own.epochs
     )
 

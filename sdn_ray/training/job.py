@@ -1,7 +1,7 @@
 """A training as it is handed to its workers, and what a worker is given beside it."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,12 @@ from sdn_ray.data.readers.annotations import Locations
 from sdn_ray.data.splits import ClassSplit
 from sdn_ray.methods.loop import StepProgress
 from sdn_ray.preparation.captions import prepare_captions
+from sdn_ray.preparation.smaller import prepare_smaller
 from sdn_ray.preparation.teacher import prepare_teacher
 from sdn_ray.preparation.whitening import prepare_whitening
 from sdn_ray.runs.folder import TrackedRun
 from sdn_ray.runs.storage import RunStorage
+from sdn_ray.training.build import smaller_sides
 from sdn_ray.training.gawwn import method_locations
 
 
@@ -35,6 +37,7 @@ class TrainingJob:
     tracked: TrackedRun | None
     whitening: Path | None = None  # of the captions' embeddings
     locations: Locations | None = None  # of all images, where the method is told them
+    smaller: Mapping[int, Path] = field(default_factory=dict)  # files of images, by their side
     name: str = ""  # of the run in its storage
     objective: str | None = None  # the metric by which a trial is compared with others
 
@@ -44,9 +47,9 @@ class TrainingJob:
         return (self.run / "model").is_dir()  # whole, since it is renamed into place last
 
     def encoded(self, class_ids: tuple[int, ...]) -> EncodedImages:
-        """The images of some classes with their captions' embeddings, and their locations."""
+        """The images of some classes with all that the method's steps see of them."""
         values = self.locations.values if self.locations else None
-        return self.captions.encoded(self.images, class_ids, values)
+        return self.captions.encoded(self.images, class_ids, values, self.smaller)
 
     def storage(self) -> RunStorage | None:
         """Where the run folder is kept a second time, if it is."""
@@ -72,7 +75,7 @@ def prepare_job(
     runner: Runner,
     terminal: WorkerTerminal,
 ) -> TrainingJob:
-    """What a training needs beside the images: the teacher and the captions' embeddings.
+    """What a training needs beside the images: the teacher, captions' embeddings, smaller images.
 
     The job has no folder and no MLflow run yet.
 
@@ -91,6 +94,7 @@ def prepare_job(
     teacher = prepare_teacher(config, images, split, runner, terminal)
     captions, encoder = prepare_captions(config, images, split, teacher, runner, terminal)
     whitening = prepare_whitening(config, images, split, teacher, captions, runner, terminal)
+    smaller = prepare_smaller(images, smaller_sides(config), runner, terminal)
     return TrainingJob(
         config,
         Path(),
@@ -102,4 +106,5 @@ def prepare_job(
         None,
         whitening,
         locations,
+        smaller,
     )

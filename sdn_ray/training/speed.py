@@ -4,7 +4,7 @@ import copy
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from sdn_ray.cluster.resources import use_device
 from sdn_ray.config import ExperimentConfig
-from sdn_ray.data.batches import EncodedImages, EpochBatches
+from sdn_ray.data.batches import Batch, EncodedImages, EpochBatches
+from sdn_ray.data.scaled import smaller_images, write_smaller
 from sdn_ray.distillation.layer_weights import layer_weights
 from sdn_ray.distillation.losses import LOSSES
 from sdn_ray.distillation.schemes import Stage
@@ -110,7 +111,9 @@ def _random_images(config: ExperimentConfig, count: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
 
 
-def _data(config: ExperimentConfig, images: np.ndarray) -> EncodedImages:
+def _data(
+    config: ExperimentConfig, images: np.ndarray, smaller: Mapping[int, np.ndarray] | None = None
+) -> EncodedImages:
     """Images, each of a class of its own, with a random caption and at random places."""
     width, places = config.text.embedding_dim, np.arange(len(images))
     draws = np.random.default_rng(0)
@@ -122,7 +125,16 @@ def _data(config: ExperimentConfig, images: np.ndarray) -> EncodedImages:
         indices=places,
         classes=places,
         locations=random_locations(config, len(images)),
+        smaller=smaller or {},
     )
+
+
+def _batch(config: ExperimentConfig, stage: Any, device: str) -> Batch:
+    """One batch as the steps of a stage see it, in memory."""
+    images, side = _random_images(config, config.training.batch_size), stage.rows.side
+    data = _data(config, images, {side: smaller_images(images, side)} if side else None)
+    [batch] = _batches(config, data, device).epoch(0, rows=stage.rows)
+    return batch
 
 
 def _batches(config: ExperimentConfig, data: EncodedImages, device: str) -> EpochBatches:
@@ -190,9 +202,7 @@ def training_rate(
     """
     device = use_device(resources)
     method = _method(config, copy.deepcopy(teacher), stage, precision, device)
-    step = method.steps(stage, method.begin(stage))
-    data = _data(config, _random_images(config, config.training.batch_size))
-    [batch] = _batches(config, data, device).epoch(0, rows=stage.rows)
+    step, batch = method.steps(stage, method.begin(stage)), _batch(config, stage, device)
 
     def steps(count: int) -> float:
         def work() -> None:
@@ -242,9 +252,7 @@ def _step(
     if isinstance(method, SDN) and not stage.adversarial:
         adam = optimizers["generator"]
         return _distilling(config, stage, precision, method.generator, method.teacher, adam, device)
-    data = _data(config, _random_images(config, config.training.batch_size))
-    [batch] = _batches(config, data, device).epoch(0, rows=stage.rows)
-    step = method.steps(stage, optimizers)
+    step, batch = method.steps(stage, optimizers), _batch(config, stage, device)
     return lambda: step(batch, Noise(0, 0, method.device))
 
 
@@ -310,11 +318,14 @@ def _train_loop(settings: dict[str, Any]) -> None:
     device = get_device()
     use_device(settings["resources"])
     steps, blocks = settings["block_steps"], settings["blocks"]
-    folder = Path(settings["folder"])
+    folder, side, smaller = Path(settings["folder"]), stage.rows.side, {}
     count = config.training.batch_size * steps * blocks
     np.save(folder / "images.npy", _random_images(config, count))
-    data = _data(config, np.load(folder / "images.npy", mmap_mode="r"))
-    batches = _batches(config, data, str(device))
+    images = np.load(folder / "images.npy", mmap_mode="r")
+    if side:
+        write_smaller(images, side, folder / "smaller.npy")
+        smaller[side] = np.load(folder / "smaller.npy", mmap_mode="r")
+    batches = _batches(config, _data(config, images, smaller), str(device))
     method = _method(config, teacher, stage, precision, str(device))
     run = Training(method, LoopOptions(log_steps=steps))
     rates: list[float] = []

@@ -13,6 +13,7 @@ from sdn_ray.data.sampling import (
     draw_wrong_rows,
     epoch_permutation,
 )
+from sdn_ray.data.scaled import smaller_images
 from sdn_ray.errors import UserError
 
 IMAGES = 26  # of 40, in no order
@@ -283,3 +284,44 @@ def test_images_without_locations_have_none():
     assert next(new_batches().epoch(0)).locations is None
     with pytest.raises(ValueError, match=r"EncodedImages\.locations: found none"):
         next(new_batches().epoch(0, 0, Rows(located=True)))
+
+
+def made_smaller(images):
+    """As a step made them smaller once: of a batch's bytes, some of them mirrored."""
+    options = {"mode": "bicubic", "antialias": True}
+    small = torch.nn.functional.interpolate(images.float() / 127.5 - 1, (3, 3), **options)
+    return small.clamp(-1, 1).contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("flips", [False, True])
+@pytest.mark.parametrize(("rank", "world_size"), [(0, 1), (1, 2)])
+@pytest.mark.parametrize("start", [0, 1])
+def test_smaller_images_are_bit_for_bit_what_steps_would_make(flips, rank, world_size, start):
+    data = dataclasses.replace(new_data(), classes=CLASSES)
+    data = dataclasses.replace(data, smaller={3: smaller_images(data.images, 3)})
+    batches = new_batches(data, flips=flips, rank=rank, world_size=world_size)
+    found = list(batches.epoch(2, start, Rows(wrong=True, side=3)))
+    whole = list(batches.epoch(2, start, Rows(wrong=True)))
+    assert len(found) == 2 - start
+    for small, large in zip(found, whole, strict=True):
+        for images, others in ((small.images, large.images), (small.wrong, large.wrong)):
+            assert images.dtype == torch.float32
+            assert images.is_contiguous(memory_format=torch.channels_last)
+            assert torch.equal(images, made_smaller(others))
+        assert torch.equal(small.embeddings, large.embeddings)
+
+
+def test_images_that_were_not_made_smaller():
+    data = dataclasses.replace(new_data(), smaller={3: np.zeros((2, 40, 3, 3, 3), np.float32)})
+    with pytest.raises(ValueError, match=r"EncodedImages\.smaller: found none of side 2"):
+        next(new_batches(data).epoch(0, rows=Rows(side=2)))
+
+
+def test_rows_without_images_differ_in_nothing_else():
+    places = np.random.default_rng(2).random((2, 40, 4), dtype=np.float32)
+    batches = new_batches(dataclasses.replace(new_data(), locations=places))
+    found = batches.epoch(1, rows=Rows(located=True, images=False))
+    for batch, other in zip(found, batches.epoch(1, rows=Rows(located=True)), strict=True):
+        assert batch.images.shape == (12, 3, 0, 0)
+        assert torch.equal(batch.embeddings, other.embeddings)
+        assert torch.equal(batch.locations, other.locations)

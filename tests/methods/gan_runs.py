@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from sdn_ray.data.batches import EncodedImages, EpochBatches
+from sdn_ray.data.scaled import smaller_images
 from sdn_ray.methods.checkpoints import latest_checkpoint, load_checkpoint, save_checkpoint
 from sdn_ray.methods.loop import Hooks, Training, distill
 from sdn_ray.methods.method import Noise
@@ -17,16 +18,18 @@ BATCH, STEPS = 6, 2  # images of a step, steps of an epoch
 STAGE_END = "stage end"  # where a run stops
 
 
-def new_batches(size, embedding_dim, captions, **more):
-    """Of 14 images of four classes, each with so many of 40 captions."""
+def new_batches(size, embedding_dim, captions, side=None, **more):
+    """Of 14 images of four classes, smaller ones too, each with so many of 40 captions."""
     draws = np.random.default_rng(0)
+    images = draws.integers(0, 256, (14, size, size, 3), dtype=np.uint8)
     data = EncodedImages(
-        images=draws.integers(0, 256, (14, size, size, 3), dtype=np.uint8),
+        images=images,
         embeddings=draws.normal(size=(40, embedding_dim)).astype(np.float32),
         caption_rows=draws.integers(0, 40, (14, captions)),
         caption_counts=np.full(14, captions),
         indices=np.arange(14),
         classes=np.arange(14) % 4,
+        smaller={side: smaller_images(images, side)} if side else {},
         **more,
     )
     batches = EpochBatches(data, batch_size=BATCH, seed=1, flips=True)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from sdn_ray.data.batches import Rows
 from sdn_ray.methods.loop import DivergedError, Hooks, LoopOptions, Training, distill
 from sdn_ray.methods.method import Noise
 from sdn_ray.methods.stackgan import STAGE_ONE, STAGE_TWO, StackGan, StackStage
@@ -32,7 +33,7 @@ EMBEDDING, FIRST, SIZE, Z, TEXT = 5, 16, 32, 3, 4
 
 
 def new_batches():
-    return gan_runs.new_batches(SIZE, EMBEDDING, captions=5)
+    return gan_runs.new_batches(SIZE, EMBEDDING, captions=5, side=FIRST)
 
 
 def new_method(seed=0, kl_weight=2.0):
@@ -43,7 +44,7 @@ def new_method(seed=0, kl_weight=2.0):
     }
     for place, network in enumerate((generator, *judges.values())):
         network.reset_parameters(seed + place)
-    stages = StackStage(STAGE_ONE, epochs=2), StackStage(STAGE_TWO, epochs=1)
+    stages = StackStage(STAGE_ONE, epochs=2, side=FIRST), StackStage(STAGE_TWO, epochs=1)
     return StackGan(generator, judges, stages, kl_weight=kl_weight, seed=0)
 
 
@@ -84,7 +85,7 @@ def test_each_update_moves_its_own_network_alone(place, own, still):
 
 
 def quarter(images):
-    """Half as many pixels a side, as the step has them."""
+    """Half as many pixels a side."""
     options = {"mode": "bicubic", "antialias": True}
     small = torch.nn.functional.interpolate(images, (FIRST, FIRST), **options)
     return small.clamp(-1, 1)
@@ -110,8 +111,9 @@ def test_the_terms_of_a_step_are_those_of_the_page(place):
     def seen(images):
         return scaled(images) if place else quarter(scaled(images))
 
+    whole = next(new_batches().epoch(0, rows=Rows(wrong=True)))  # as they are prepared
     real, wrong, drawn = (
-        old.train()(images, t) for images in (seen(batch.images), seen(batch.wrong), draw()[0])
+        old.train()(images, t) for images in (seen(whole.images), seen(whole.wrong), draw()[0])
     )
     new = copy.deepcopy(method.discriminators[stage.name]).train()
     fresh, mean, log_deviation = draw()

@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from sdn_ray.data.batches import EncodedImages, EpochBatches
+from sdn_ray.data.scaled import smaller_images
 from sdn_ray.distillation.layer_weights import LayerWeights
 from sdn_ray.distillation.schemes import STAGE_THREE, Stage
 from sdn_ray.methods import gan_int_cls, method, workers
@@ -176,7 +177,8 @@ def stackgan(stage):
     }
     for place, network in enumerate((generator, *judges.values())):
         network.reset_parameters(place)
-    return StackGan(generator, judges, (StackStage(stage, epochs=1),))
+    side = SIZE if stage == STAGE_ONE else None
+    return StackGan(generator, judges, (StackStage(stage, epochs=1, side=side),))
 
 
 def gawwn(stage, locations):
@@ -215,18 +217,20 @@ METHODS = {
 def three_steps(new_method, rank, size):
     """Terms of the steps of one worker, what its networks become, and the rate of a step."""
     draws, own = np.random.default_rng(0), new_method()
-    side, locations = SIZE, None
+    side, locations = 32 if isinstance(own, StackGan | Gawwn) else SIZE, None
     if isinstance(own, Gawwn):
         boxes = own.generator.locations == "boxes"
-        side, locations = 32, random_boxes(24) if boxes else random_parts(24, 3)
+        locations = random_boxes(24) if boxes else random_parts(24, 3)
+    images = draws.integers(0, 256, (24, side, side, 3), dtype=np.uint8)
     data = EncodedImages(
-        images=draws.integers(0, 256, (24, side, side, 3), dtype=np.uint8),
+        images=images,
         embeddings=draws.normal(size=(24, 5)).astype(np.float32),
         caption_rows=np.arange(24)[:, None],
         caption_counts=np.full(24, 1),
         indices=np.arange(24),
         classes=np.arange(24) % 4,
         locations=locations,
+        smaller={SIZE: smaller_images(images, SIZE)},
     )
     batches = EpochBatches(data, batch_size=8, seed=1, flips=True, rank=rank, world_size=size)
     (stage,) = own.stages
