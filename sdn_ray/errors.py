@@ -4,6 +4,9 @@ And, for dataclasses of options, what is wrong with a value by its annotation al
 """
 
 import math
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
@@ -40,6 +43,19 @@ class OptionError(UserError):
 
 class Interrupted(Exception):
     """The user pressed Ctrl-C and the work has come to a clean stop."""
+
+
+@contextmanager
+def in_python() -> Iterator[None]:
+    """Name options as they are spelled in Python, where users call what commands do: undashed."""
+    try:
+        yield
+    except UserError as error:
+        error.args = (_DASHES.sub("", str(error)),)
+        raise
+
+
+_DASHES = re.compile(r"(?<![^\s(])--(?=[a-z])")
 
 
 def one_line(error: BaseException, most: int | None = None) -> str:

@@ -1,17 +1,20 @@
 """python -m sdn_ray.evaluate: the paper's scores of generated images, alone or beside real ones."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, overload
 
 from jsonargparse import ArgumentParser
 
 from sdn_ray.data.references import PARTS
-from sdn_ray.errors import UserError
-from sdn_ray.runs.command_line import check_at_least, new_file, run_command
+from sdn_ray.errors import UserError, in_python
+from sdn_ray.runs.command_line import check_at_least, new_file, run_command, typed
 from sdn_ray.runs.experiment import absolute, parse
 from sdn_ray.runs.terminal import LOADING, Display
+
+if TYPE_CHECKING:
+    from sdn_ray.scoring.report import SetReport
 
 DESCRIPTION = (
     "Score images, of folders or drawn by a model on the way: inception score (or the same by "
@@ -21,14 +24,78 @@ DESCRIPTION = (
 
 def main(arguments: Sequence[str]) -> int:
     """The command; returns its exit status."""
+    _evaluate(arguments)
+    return 0
+
+
+@overload
+def evaluate(
+    images: str | Path, reference: str | Path | None = None, **options: Any
+) -> "SetReport": ...
+
+
+@overload
+def evaluate(
+    images: Sequence[str | Path] | Mapping[str, str | Path],
+    reference: str | Path | None = None,
+    **options: Any,
+) -> "dict[str, SetReport]": ...
+
+
+@in_python()
+def evaluate(
+    images: str | Path | Sequence[str | Path] | Mapping[str, str | Path],
+    reference: str | Path | None = None,
+    **options: Any,
+) -> "SetReport | dict[str, SetReport]":
+    """Score images: `python -m sdn_ray.evaluate` as a function, which shows the same table.
+
+    Args:
+        images: a folder of images or the `model` folder of a run; or several, of which a dictionary
+            names each.
+        reference: data set with the real images.
+        options: of the command, such as ``colors=True`` or ``output="scores.json"``; its --help
+            explains them.
+
+    Returns:
+        What the command writes of a set of images: its ``scores`` by name, ``real_scores``, and
+        what they depend on. Of several, a dictionary by their names.
+
+    Raises:
+        UserError: an option, a model or an image is not as expected.
+
+    Example:
+        >>> options = {"classifier": "squeezenet1_1:weights.safetensors", "splits": 2}
+        >>> report = sdn_ray.evaluate("images", "DIR", **options)
+        >>> 0 < report.scores["ssim"] < 1
+        True
+    """
+    if isinstance(images, str | Path):
+        sets = [_set_argument(images)]
+    elif isinstance(images, Mapping):
+        sets = [f"{name}={folder}" for name, folder in images.items()]
+    else:
+        sets = [_set_argument(folder) for folder in images]
+    given = {"reference": reference} | options
+    arguments = typed({name: value for name, value in given.items() if value is not None})
+    reports = _evaluate(["--images", *sets, *arguments])
+    return reports[0] if isinstance(images, str | Path) else {one.name: one for one in reports}
+
+
+def _set_argument(folder: str | Path) -> str:
+    """A folder as it is typed: a path is one, and no NAME=DIR, whatever is in it."""
+    return str(folder.absolute()) if isinstance(folder, Path) else folder
+
+
+def _evaluate(arguments: Sequence[str]) -> "list[SetReport]":
+    """Score as arguments say."""
     options = parse(_parser(), arguments)
     output = _check_options(options)
     with Display() as display:
         display.wait(LOADING)
-        from sdn_ray.scoring.run import evaluate  # here: it takes seconds, which are named first
+        from sdn_ray.scoring import run  # here: it takes seconds, which are named first
 
-        evaluate(options, output, display)
-    return 0
+        return run.evaluate(options, output, display)
 
 
 def _parser() -> ArgumentParser:

@@ -32,10 +32,21 @@ def captioned_grid(
     headers: Sequence[str] = (),
     columns: int = 4,
 ) -> None:
-    """Write a PNG with one cell a caption: its images side by side, the caption beneath.
+    """Write `captioned_sheet` as a PNG to ``path``; its arguments are as there."""
+    sheet = captioned_sheet(captions, images, headers, columns)
+    with replacing(path) as partial:
+        sheet.save(partial)
+
+
+def captioned_sheet(
+    captions: Sequence[str],
+    images: Sequence[Sequence[np.ndarray]],
+    headers: Sequence[str] = (),
+    columns: int = 4,
+) -> Image.Image:
+    """One picture with a cell a caption: its images side by side, the caption beneath.
 
     Args:
-        path: of the PNG.
         captions: one a cell.
         images: for each caption its images, (height, width, 3) uint8, equally many.
         headers: what the images of a cell are, such as ("real", "generated").
@@ -66,8 +77,7 @@ def captioned_grid(
                 draw.text((x, top), headers[place], fill="gray", font=font)
             _show(sheet, image, (x, top + head), size)
         _write(draw, "\n".join(lines), (left, top + head + size + 3), font)
-    with replacing(path) as partial:
-        sheet.save(partial)
+    return sheet
 
 
 def comparison_rows(

@@ -5,12 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from sdn_ray import evaluate, generate, train
+import sdn_ray
 from sdn_ray.__main__ import main
+from sdn_ray.evaluate import main as evaluate
+from sdn_ray.generate import main as generate
 from sdn_ray.runs.command_line import run_command
+from sdn_ray.runs.experiment import flatten
 from sdn_ray.runs.folder import read_metrics
-from sdn_ray.runs.tracking import flatten
 from sdn_ray.scoring import run as scoring_run
+from sdn_ray.train import main as train
 from sdn_ray.training import session
 
 
@@ -20,7 +23,7 @@ def refused(capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
 
     def run(command, *arguments):
-        assert run_command(command.main, [str(argument) for argument in arguments]) == 2
+        assert run_command(command, [str(argument) for argument in arguments]) == 2
         error = capsys.readouterr().err
         assert error.startswith("error: ")
         assert error.count("\n") == 1
@@ -138,7 +141,7 @@ def test_a_classifier_is_no_teacher(refused, drawn_material):
 def test_the_commands_are_listed(capsys):
     assert main() == 0
     listed = capsys.readouterr().out
-    for path in (Path(train.__file__).parent).glob("[a-z]*.py"):
+    for path in (Path(sdn_ray.__file__).parent).glob("[a-z]*.py"):
         command = "def main(arguments" in path.read_text()
         assert (f"python -m sdn_ray.{path.stem} " in listed) == command
 

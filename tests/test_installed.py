@@ -28,15 +28,16 @@ def installed(tmp_path_factory):
 # One process for all commands, since most of a command's start is what it imports.
 RUN = """
 import json, sys
+from importlib import import_module
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
-import sdn_ray, sdn_ray.train, sdn_ray.train_text, sdn_ray.tune
+import sdn_ray
 from sdn_ray.runs.command_line import run_command
 found = [sdn_ray.__file__]
 for name, *arguments in json.loads(sys.argv[1]):
     with redirect_stdout(StringIO()) as out, redirect_stderr(StringIO()) as err:
         try:
-            status = run_command(getattr(sdn_ray, name).main, arguments)
+            status = run_command(import_module(f"sdn_ray.{name}").main, arguments)
         except SystemExit as end:
             status = end.code
     found.append([status, out.getvalue(), err.getvalue()])

@@ -11,6 +11,8 @@ from sdn_ray.cluster.progress import Terminal
 from sdn_ray.config import TrainingConfig
 from sdn_ray.errors import UserError
 
+_STARTED: set[str] = set()  # addresses of the Rays that `start_ray` has not joined but started
+
 
 def start_ray(terminal: Terminal) -> None:
     """Join the cluster that the environment names, else start one on this machine."""
@@ -24,6 +26,8 @@ def start_ray(terminal: Terminal) -> None:
     # That a token guards the new cluster, as is Ray's default, needs no warning of four lines.
     logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
     ray.init(address=address, logging_level=logging.WARNING, log_to_driver=False)
+    if address == "local":
+        _STARTED.add(ray.get_runtime_context().gcs_address)
     if len(ray.nodes()) == 1:
         # Every idle process of Ray's wakes 100 times a second, which a worker on all cores feels;
         # the one that watches for nodes that are about to go has nothing to say of a single node.
@@ -34,8 +38,11 @@ def start_ray(terminal: Terminal) -> None:
 
 
 def stop_ray(terminal: Terminal) -> None:
-    """End a Ray that `start_ray` has started on this machine; it takes seconds."""
-    if ray.is_initialized() and "RAY_ADDRESS" not in os.environ:
+    """End a Ray that `start_ray` has started; it takes seconds.
+
+    Another goes on: that of ``RAY_ADDRESS``, and one that a script has begun before it called us.
+    """
+    if ray.is_initialized() and ray.get_runtime_context().gcs_address in _STARTED:
         terminal.wait("stopping Ray")
         ray.shutdown()
 
@@ -158,11 +165,12 @@ def use_device(resources: Mapping[str, float] | None = None) -> str:
     """
     import torch  # here, since an actor that only reads files need not wait for it
 
+    from sdn_ray.methods.precision import use_full_float32
+
     if resources is None:
         resources = _own_resources()
     if resources.get("GPU"):
-        # float32 means float32: TF32, cuDNN's default, keeps 10 bits of its 23.
-        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+        use_full_float32()
         torch.backends.cudnn.benchmark = True  # shapes stay the same from step to step
         return "cuda"
     if "CPU" not in resources:

@@ -25,6 +25,11 @@ def fast_precision(device: str) -> Precision:
     return "bf16" if own else "fp32"
 
 
+def use_full_float32() -> None:
+    """Have a GPU take float32 for float32: TF32, cuDNN's default, keeps 10 bits of its 23."""
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+
+
 def settled(precision: str) -> Precision:
     """A precision to compute in.
 

@@ -6,7 +6,45 @@ import numpy as np
 import torch
 
 from sdn_ray.data.sampling import drawing_noise
+from sdn_ray.errors import UserError
 from sdn_ray.models.image_generators import ImageGenerator
+
+BATCH = 128  # captions that are drawn at once; another number may round another way
+MOST_STEPS = 200  # from one caption to another
+
+
+def check_drawing(generator: ImageGenerator, samples: int, seed: int) -> None:
+    """Refuse what a generator cannot draw.
+
+    Raises:
+        UserError: naming ``--samples`` or ``--seed``.
+    """
+    if seed < 0:
+        raise UserError(f"--seed: found {seed}, expected at least 0")
+    if generator.noise_dim:
+        if samples < 1:
+            raise UserError(f"--samples: found {samples}, expected at least 1")
+        return
+    if not 1 <= samples <= generator.samples:
+        raise UserError(
+            f"--samples: found {samples}, expected 1 to {generator.samples}, the samples that this "
+            "model draws of each caption"
+        )
+    if seed:
+        raise UserError(
+            f"--seed: found {seed}, but this model takes no noise and draws the same images of a "
+            "caption at every time; expected 0"
+        )
+
+
+def check_steps(steps: int) -> None:
+    """Refuse too few or too many steps from one caption to another.
+
+    Raises:
+        UserError: naming ``--steps``.
+    """
+    if not 2 <= steps <= MOST_STEPS:
+        raise UserError(f"--steps: found {steps}, expected 2 to {MOST_STEPS}")
 
 
 @torch.no_grad()
@@ -78,3 +116,29 @@ def draw_images(
         places = np.arange(len(samples))
         yield samples[places, (start + places) % samples.shape[1]]
         start += len(samples)
+
+
+def draw_between(
+    generator: ImageGenerator, first: np.ndarray, last: np.ndarray, steps: int, seed: int = 0
+) -> list[np.ndarray]:
+    """Images on the straight line between two embeddings (section 4.7, Figure 8).
+
+    Args:
+        generator: as in `draw_samples`.
+        first: embedding of the first image, (embedding_dim,) float32.
+        last: that of the last one.
+        steps: images, at least two.
+        seed: of the noise, which is the same throughout, since another would jump; as would another
+            sample than the first, which is drawn.
+
+    Returns:
+        (height, width, 3) uint8 each.
+    """
+    share = np.linspace(0, 1, steps, dtype=np.float32)[:, None]
+    drawn = draw_samples(
+        generator,
+        (1 - share) * first + share * last,
+        seed=seed,
+        indices=np.zeros(steps, dtype=np.int64),
+    )
+    return [samples[0] for batch in drawn for samples in batch]

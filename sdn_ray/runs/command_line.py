@@ -1,7 +1,8 @@
 """What every command shares: its arguments, errors in words, exit codes."""
 
+import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -115,16 +116,39 @@ def _refuse(reason: str) -> int:
     return USER_ERROR
 
 
+def typed(options: Mapping[str, Any]) -> list[str]:
+    """Options that are given in Python, as they are typed on a command line.
+
+    Raises:
+        UserError: one is neither text nor a path, number, truth value, nor made of them.
+    """
+    arguments = []
+    for name, value in options.items():
+        try:
+            text = str(value) if isinstance(value, str | Path) else json.dumps(value)
+        except TypeError as error:
+            raise UserError(
+                f"--{name}: found {value!r:.100}, expected text, a number, true or false"
+            ) from error
+        arguments.append(f"--{name}={text}")
+    return arguments
+
+
 def parse_with_default_config(
-    parser: ArgumentParser, arguments: Sequence[str]
+    parser: ArgumentParser, arguments: Sequence[str], *, quickstart: bool = True
 ) -> tuple[Namespace, list[str]]:
     """The options of a new experiment, by default the quickstart's, or of one that goes on.
+
+    Args:
+        parser: of the command.
+        arguments: of the command line.
+        quickstart: whether what neither --config nor --resume says is the quickstart's.
 
     Returns:
         The parsed options, and the names of those that were given.
     """
     names = [argument.partition("=")[0] for argument in arguments]
-    if not {"--config", "--resume"} & set(names):
+    if quickstart and not {"--config", "--resume"} & set(names):
         arguments = ["--config", str(DEFAULT_CONFIG), *arguments]
     return parse(parser, arguments), names
 
@@ -135,9 +159,15 @@ def default_output(command: str) -> str:
 
 
 def read_run_arguments(
-    prog: str, description: str, arguments: Sequence[str]
+    prog: str, description: str, arguments: Sequence[str], *, quickstart: bool = True
 ) -> tuple[ExperimentConfig, Path, bool]:
     """The experiment, its run folder, and whether its storage may know a run of this name.
+
+    Args:
+        prog: the command.
+        description: for its --help.
+        arguments: of the command line.
+        quickstart: see `parse_with_default_config`.
 
     Raises:
         UserError: an option is wrong, --output is taken, or --resume names no run.
@@ -147,7 +177,7 @@ def read_run_arguments(
     output = f"New run folder. Default: runs/{command}-<time>."
     parser.add_argument("--output", type=str, help=output)
     parser.add_argument("--resume", type=str, help="Run folder to go on with, or its URI.")
-    options, names = parse_with_default_config(parser, arguments)
+    options, names = parse_with_default_config(parser, arguments, quickstart=quickstart)
     if options.resume is None:
         run = new_folder(default_output(command) if options.output is None else options.output)
         return with_absolute_paths(experiment_from(options)), run, False

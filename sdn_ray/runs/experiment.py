@@ -1,8 +1,9 @@
 """An experiment out of YAML and the command line, and back; paths that mean the same everywhere."""
 
 import difflib
+import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, is_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -157,6 +158,17 @@ def read_kept_experiment(path: Path) -> ExperimentConfig:
 def to_yaml(config: ExperimentConfig) -> str:
     """The complete configuration as YAML that `read_experiment` and --config read."""
     return yaml.safe_dump(asdict(config), sort_keys=False)
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as dotted names, as they are typed on the command line."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping) and value:
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = json.dumps(value) if isinstance(value, Mapping) else value
+    return flat
 
 
 def absolute(path: str, option: str) -> str:

@@ -10,10 +10,10 @@ from rich.table import Table
 from sdn_ray.config import ExperimentConfig
 from sdn_ray.errors import Interrupted
 from sdn_ray.files import write_text
-from sdn_ray.runs.experiment import to_yaml
+from sdn_ray.runs.experiment import flatten, to_yaml
 from sdn_ray.runs.folder import TrackedRun, note_run, noted_run, read_scores
 from sdn_ray.runs.terminal import Display
-from sdn_ray.runs.tracking import Recorder, flatten, open_experiment, start_run
+from sdn_ray.runs.tracking import Recorder, open_experiment, start_run
 
 
 def open_tracking(config: ExperimentConfig, run: Path) -> TrackedRun | tuple[str, str]:

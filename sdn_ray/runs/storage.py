@@ -6,6 +6,7 @@ copies a checkpoint file by file into its final place, where a kill leaves a par
 """
 
 import uuid
+from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -139,12 +140,7 @@ class RunStorage:
             UserError: when a name in it leads out of the folder.
         """
         found = {info.path.removeprefix(f"{self._folder}/"): info for info in self._list()}
-        for name in found:
-            if not (run / name).resolve().is_relative_to(run.resolve()):
-                raise UserError(
-                    f"storage: {self.uri} holds {name!r}, which would be written outside of {run}; "
-                    "expected a run that sdn_ray has stored"
-                )
+        self._check_names(found, run)
         whole = found.pop(_WHOLE, None)
         model = {name: found.pop(name) for name in list(found) if name.startswith(f"{_MODEL}/")}
         for name, info in found.items():
@@ -157,6 +153,34 @@ class RunStorage:
                 for name, info in model.items():
                     self._download(info.path, partial / name.removeprefix(f"{_MODEL}/"))
         return bool(found)
+
+    def pull_model(self, name: str, folder: Path) -> bool:
+        """Copy a model of the run into a new folder; whether there is one that is whole.
+
+        Args:
+            name: of the model's folder in that of the run.
+            folder: to make.
+
+        Raises:
+            OSError: when the store cannot be read.
+            UserError: when a name in it leads out of the folder.
+        """
+        there = {info.path.removeprefix(f"{self._folder}/") for info in self._list()}
+        found = [path.removeprefix(f"{name}/") for path in there if path.startswith(f"{name}/")]
+        if not found or (name == _MODEL and _WHOLE not in there):
+            return False
+        self._check_names(found, folder)
+        for path in found:
+            self._download(f"{self._folder}/{name}/{path}", folder / path)
+        return True
+
+    def _check_names(self, names: Iterable[str], folder: Path) -> None:
+        for name in names:
+            if not (folder / name).resolve().is_relative_to(folder.resolve()):
+                raise UserError(
+                    f"storage: {self.uri} holds {name!r}, which would be written outside of "
+                    f"{folder}; expected a run that sdn_ray has stored"
+                )
 
     def _list(self) -> list[FileInfo]:
         selector = FileSelector(self._folder, allow_not_found=True, recursive=True)

@@ -30,7 +30,8 @@ class Display:
     """
 
     def __init__(self, console: Console | None = None) -> None:
-        self.console = console or Console(highlight=False, soft_wrap=True)
+        # A notebook is no terminal: its lines stay, and a bar would need packages of its own.
+        self.console = console or Console(highlight=False, soft_wrap=True, force_jupyter=False)
         narrow = self.console.width < _NARROW
         detail = Column(no_wrap=True, overflow="ellipsis", ratio=1)
         self._progress = Progress(

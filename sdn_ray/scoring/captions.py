@@ -12,9 +12,8 @@ from sdn_ray.data.splits import ClassSplit
 from sdn_ray.errors import UserError
 from sdn_ray.files import read_text
 from sdn_ray.runs.experiment import absolute
+from sdn_ray.text.captions import given_captions
 
-BATCH = 128  # captions that an actor takes at once
-LONGEST_CAPTION = 2000  # characters; encoders read some hundreds
 FILES_AT_ONCE = 512  # files that an actor decodes at once
 Location = tuple[tuple[float, ...], ...]  # a box as one row of four, or parts as rows of three
 
@@ -35,27 +34,6 @@ class Request:
         if self.location is None:
             del record["location"]
         return record
-
-
-def given_captions(texts: Sequence[str], option: str) -> list[str]:
-    """Captions of a command line, without the spaces around them.
-
-    Raises:
-        UserError: one is empty, or no text.
-    """
-    for text in texts:
-        if not text.strip():
-            raise UserError(f"{option}: found an empty caption, expected some words")
-        if len(text) > LONGEST_CAPTION or "\0" in text:
-            found = f"{len(text)} characters" if "\0" not in text else "a zero byte in a caption"
-            raise UserError(f"{option}: found {found}, expected text, at most {LONGEST_CAPTION}")
-        try:
-            text.encode("utf-8")
-        except UnicodeEncodeError as error:
-            raise UserError(
-                f"{option}: found {text!a}, which is no text ({error.reason}); expected UTF-8"
-            ) from error
-    return [text.strip() for text in texts]
 
 
 def file_requests(file: str) -> list[Request]:

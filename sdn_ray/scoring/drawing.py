@@ -26,11 +26,12 @@ from sdn_ray.data.image_sets import (
 )
 from sdn_ray.errors import UserError
 from sdn_ray.files import file_hash, fingerprint, path_hash, read_json, replacing, write_text
+from sdn_ray.models.drawing import BATCH, check_drawing
 from sdn_ray.models.export import GENERATOR, Model, load_model
 from sdn_ray.pictures import captioned_grid
 from sdn_ray.runs.command_line import new_output
 from sdn_ray.scoring.actors import draw_rows
-from sdn_ray.scoring.captions import BATCH, Location, Request
+from sdn_ray.scoring.captions import Location, Request
 from sdn_ray.text.encoders import copied_text_encoder
 
 SHARD = 1024  # images of a Parquet shard
@@ -111,23 +112,9 @@ def _check_settings(model: Model, settings: DrawingSettings) -> None:
     Raises:
         UserError: naming the option.
     """
-    generator = model.generator
     if settings.first_stage:
         model.draw_first_stage()
-    if generator.noise_dim:
-        if settings.samples < 1:
-            raise UserError(f"--samples: found {settings.samples}, expected at least 1")
-        return
-    if not 1 <= settings.samples <= generator.samples:
-        raise UserError(
-            f"--samples: found {settings.samples}, expected 1 to {generator.samples}, the "
-            "samples that this model draws of each caption"
-        )
-    if settings.seed:
-        raise UserError(
-            f"--seed: found {settings.seed}, but this model takes no noise and draws the same "
-            "images of a caption at every time; expected 0"
-        )
+    check_drawing(model.generator, settings.samples, settings.seed)
 
 
 def check_output(output: Path) -> None:

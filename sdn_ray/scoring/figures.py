@@ -11,7 +11,7 @@ from sdn_ray.data.references import RealImages, source_name
 from sdn_ray.data.rows import CaptionedImage
 from sdn_ray.errors import UserError
 from sdn_ray.metrics.scoring import SetScores
-from sdn_ray.models.drawing import draw_samples
+from sdn_ray.models.drawing import check_steps, draw_between
 from sdn_ray.models.export import load_model
 from sdn_ray.models.retrieval import fc7_features, nearest
 from sdn_ray.pictures import comparison_rows
@@ -20,7 +20,7 @@ from sdn_ray.runs.experiment import absolute
 from sdn_ray.runs.folder import TrackedRun, tracked_run
 from sdn_ray.runs.terminal import Display
 from sdn_ray.scoring.actors import SetReader, image_row
-from sdn_ray.scoring.captions import file_requests, given_captions, reference_rows
+from sdn_ray.scoring.captions import file_requests, reference_rows
 from sdn_ray.scoring.comparison import check_best_of, images_by_source, write_comparison
 from sdn_ray.scoring.image_sets import (
     ScoredSet,
@@ -32,10 +32,9 @@ from sdn_ray.scoring.image_sets import (
 )
 from sdn_ray.scoring.retrieval_index import retrieval_index
 from sdn_ray.scoring.score import score_sets
+from sdn_ray.text.captions import given_captions
 
 NEIGHBOURS = 5  # training images beside a generated one, as in Figure 7
-
-_MOST_STEPS = 200  # pictures in a row
 _NOISE_SAMPLES = 6  # of a caption, by a model that draws as many as one wants
 
 
@@ -124,8 +123,7 @@ def diverse(options: Any, output: Path, display: Display) -> list[TrackedRun | N
 
 def interpolation(options: Any, output: Path, display: Display) -> list[TrackedRun | None]:
     """Figure 8 (section 4.7): linear between the embeddings of two captions."""
-    if not 2 <= options.steps <= _MOST_STEPS:
-        raise UserError(f"--steps: found {options.steps}, expected 2 to {_MOST_STEPS}")
+    check_steps(options.steps)
     if len(options.text) != len(options.to):
         raise UserError(
             f"--to: found {len(options.to)} captions, expected one for each of the "
@@ -134,16 +132,9 @@ def interpolation(options: Any, output: Path, display: Display) -> list[TrackedR
     first, last = given_captions(options.text, "--text"), given_captions(options.to, "--to")
     model = load_model(Path(absolute(options.model, "--model")))
     begin, end = model.embed(first), model.embed(last)
-    share = np.linspace(0, 1, options.steps, dtype=np.float32)[:, None]
-    rows = []
-    for a, b in zip(begin, end, strict=True):
-        # The first sample and the same noise throughout: others would jump.
-        drawn = draw_samples(
-            model.generator,
-            (1 - share) * a + share * b,
-            indices=np.zeros(options.steps, dtype=np.int64),
-        )
-        rows.append([samples[0] for batch in drawn for samples in batch])
+    rows = [
+        draw_between(model.generator, a, b, options.steps) for a, b in zip(begin, end, strict=True)
+    ]
     headers = [""] * options.steps
     comparison_rows(output, first, headers, rows, end_captions=last)
     return [tracked_run(model.origin)]

@@ -22,11 +22,12 @@ from sdn_ray.data.references import RealImages, source_name
 from sdn_ray.errors import UserError
 from sdn_ray.files import read_json
 from sdn_ray.metrics.ssim import WINDOW
+from sdn_ray.models.drawing import BATCH
 from sdn_ray.models.export import GENERATOR, Origin, load_model, read_origin
 from sdn_ray.runs.experiment import absolute
 from sdn_ray.runs.folder import TrackedRun, tracked_run
 from sdn_ray.scoring.actors import image_row
-from sdn_ray.scoring.captions import BATCH, FILES_AT_ONCE, row_requests
+from sdn_ray.scoring.captions import FILES_AT_ONCE, row_requests
 
 
 @with_config(ConfigDict(extra="allow"))

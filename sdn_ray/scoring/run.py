@@ -22,7 +22,6 @@ from sdn_ray.runs.tracking import Recorder
 from sdn_ray.scoring.captions import (
     Request,
     file_requests,
-    given_captions,
     reference_rows,
     row_requests,
 )
@@ -42,6 +41,7 @@ from sdn_ray.scoring.locations import given_option, with_given_locations
 from sdn_ray.scoring.report import SetReport, print_reports, set_report
 from sdn_ray.scoring.score import score_sets
 from sdn_ray.scoring.text_encoder import score_text_encoder
+from sdn_ray.text.captions import given_captions
 
 _MOST_PIXELS = 1024  # a side, at which images are compared
 
@@ -105,7 +105,7 @@ def draw_figure(kind: str, options: Any, output: Path, display: Display) -> None
     stop_ray(display)
 
 
-def evaluate(options: Any, output: Path | None, display: Display) -> None:
+def evaluate(options: Any, output: Path | None, display: Display) -> list[SetReport]:
     """Score what `sdn_ray.evaluate` is given: print, write and record the scores.
 
     Args:
@@ -113,31 +113,38 @@ def evaluate(options: Any, output: Path | None, display: Display) -> None:
         output: a file for them.
         display: shows how far it has come, and the table.
 
+    Returns:
+        A report of each set of images; none of a text encoder.
+
     Raises:
         UserError: an option, a model or an image is not as expected.
     """
     options.classifier = options.classifier or INCEPTION
     _check_compare_size(options.compare_size)
     if options.text_encoder is not None:
-        return score_text_encoder(options, output, display)
+        score_text_encoder(options, output, display)
+        return []
     display.wait("reading models and images")
     entries = (
         [model_entry(options.model)] if options.model is not None else image_entries(options.images)
     )
-    sets, reports = score_entries(options, entries, display)
-    print_reports(reports, display.console)
-    if output:
-        entries_found = {report.name: asdict(report) for report in reports}
-        write_text(output, json.dumps(entries_found, indent=1) + "\n")
-        display.line(f"written to {output}")
-    display.wait("recording in MLflow")
-    for one, report in zip(sets, reports, strict=True):
-        if one.tracked is not None:
-            recorder = Recorder(one.tracked)
-            recorder.metrics(report.metrics(), 0)
-            if output:
-                recorder.file(output, "evaluate")
-    stop_ray(display)
+    try:
+        sets, reports = score_entries(options, entries, display)
+        print_reports(reports, display.console)
+        if output:
+            entries_found = {report.name: asdict(report) for report in reports}
+            write_text(output, json.dumps(entries_found, indent=1) + "\n")
+            display.line(f"written to {output}")
+        display.wait("recording in MLflow")
+        for one, report in zip(sets, reports, strict=True):
+            if one.tracked is not None:
+                recorder = Recorder(one.tracked)
+                recorder.metrics(report.metrics(), 0)
+                if output:
+                    recorder.file(output, "evaluate")
+    finally:
+        stop_ray(display)
+    return reports
 
 
 def _check_compare_size(size: int | None) -> None:

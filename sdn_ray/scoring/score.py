@@ -7,9 +7,9 @@ from typing import Any
 from sdn_ray.cluster.actor_pool import stream
 from sdn_ray.data.references import RealImages
 from sdn_ray.metrics.scoring import SetScores
+from sdn_ray.models.drawing import BATCH
 from sdn_ray.runs.terminal import Display
 from sdn_ray.scoring.actors import ScoringActor
-from sdn_ray.scoring.captions import BATCH
 from sdn_ray.scoring.image_sets import ScoredSet, set_batches
 
 IN_PROCESS = 2 * BATCH  # images that are scored before actors would have started

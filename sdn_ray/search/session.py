@@ -10,11 +10,12 @@ from sdn_ray.cluster.tasks import ray_runner
 from sdn_ray.data.rows import CaptionedDataset
 from sdn_ray.data.splits import ClassSplit
 from sdn_ray.preparation.images import prepare_configured_images, read_dataset
+from sdn_ray.runs.experiment import flatten
 from sdn_ray.runs.folder import TrackedRun, note_run
 from sdn_ray.runs.lifecycle import open_tracking
 from sdn_ray.runs.storage import RunStorage
 from sdn_ray.runs.terminal import Display
-from sdn_ray.runs.tracking import Recorder, flatten, open_experiment, start_run
+from sdn_ray.runs.tracking import Recorder, open_experiment, start_run
 from sdn_ray.scoring.image_sets import ScoredSet
 from sdn_ray.search.equal_time import with_equal_time
 from sdn_ray.search.folders import decode_folders, open_folders

@@ -18,9 +18,9 @@ from sdn_ray.data.prepared import PreparedImages
 from sdn_ray.files import write_text
 from sdn_ray.methods.loop import StepProgress
 from sdn_ray.preparation.smaller import prepare_smaller
-from sdn_ray.runs.experiment import to_yaml
+from sdn_ray.runs.experiment import flatten, to_yaml
 from sdn_ray.runs.folder import TrackedRun, note_run, noted_run, read_metrics
-from sdn_ray.runs.tracking import Recorder, flatten, try_start_run
+from sdn_ray.runs.tracking import Recorder, try_start_run
 from sdn_ray.search.plan import StudyPlan
 from sdn_ray.search.space import IMAGE_SIZE, PREPARED, STAGE_EPOCHS, SearchSpace
 from sdn_ray.search.study import LAST_EPOCH, REASON, RUNG, STATUS_TAG

@@ -41,7 +41,7 @@ class _Command:
     summary: Callable[[Path], list[str]]
 
 
-def train(config: ExperimentConfig, folder: Path, display: Display, *, known: bool) -> None:
+def train(config: ExperimentConfig, folder: Path, display: Display, *, known: bool) -> Path:
     """Train a generator in a run folder, or say that it is trained.
 
     Args:
@@ -49,6 +49,9 @@ def train(config: ExperimentConfig, folder: Path, display: Display, *, known: bo
         folder: of the run, new or to go on with.
         display: shows how far it has come.
         known: whether its storage may know a run of this name.
+
+    Returns:
+        The folder of the model.
 
     Raises:
         UserError: the experiment cannot be meant, or something that it needs cannot be had.
@@ -62,7 +65,7 @@ def train(config: ExperimentConfig, folder: Path, display: Display, *, known: bo
         _train,
         _summary,
     )
-    _run(command, config, folder, display, known=known)
+    return _run(command, config, folder, display, known=known)
 
 
 def train_text(config: ExperimentConfig, folder: Path, display: Display, *, known: bool) -> None:
@@ -85,18 +88,23 @@ def train_text(config: ExperimentConfig, folder: Path, display: Display, *, know
 
 def _run(
     command: _Command, config: ExperimentConfig, folder: Path, display: Display, *, known: bool
-) -> None:
-    if known and finished_before(folder, folder / command.made):
-        return
+) -> Path:
+    """Do what is left to do of a run; what stands in its folder at its end."""
+    made = folder / command.made
+    if known and finished_before(folder, made):
+        return made
     command.check(config)
     tags = {"sdn_ray.command": command.name} | command.tag(config)
-    session = open_session(config, folder, tags, display, known=known)
-    prog = f"python -m sdn_ray.{command.name}"
-    run_to_its_end(lambda: command.work(session, display), folder, session.tracked, prog)
-    show_scores(folder, display, scored_part(session.dataset))
-    for line in [*command.summary(folder), look_lines(session.tracked)]:
-        display.line(line)
-    stop_ray(display)
+    try:
+        session = open_session(config, folder, tags, display, known=known)
+        prog = f"python -m sdn_ray.{command.name}"
+        run_to_its_end(lambda: command.work(session, display), folder, session.tracked, prog)
+        show_scores(folder, display, scored_part(session.dataset))
+        for line in [*command.summary(folder), look_lines(session.tracked)]:
+            display.line(line)
+    finally:
+        stop_ray(display)
+    return made
 
 
 def _train(session: Session, display: Display) -> bool:

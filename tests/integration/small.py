@@ -13,13 +13,13 @@ from unittest.mock import Mock, PropertyMock
 
 import psutil
 
-import sdn_ray.train
 from sdn_ray.cluster.tasks import run_locally
 from sdn_ray.files import file_hash
 from sdn_ray.preparation.images import dataset_split, prepare_configured_images, read_dataset
 from sdn_ray.runs.command_line import run_command
 from sdn_ray.runs.experiment import experiment_from, experiment_parser
 from sdn_ray.runs.folder import read_metrics
+from sdn_ray.train import main
 from sdn_ray.training.checks import check_experiment
 from sdn_ray.training.job import WorkerContext, prepare_job
 from sdn_ray.training.worker import run_job
@@ -119,7 +119,7 @@ def train(*arguments: object, log: Path) -> int:
         Its exit status.
     """
     with log.open("a") as file, redirect_stdout(file), redirect_stderr(file):
-        return run_command(sdn_ray.train.main, [str(argument) for argument in arguments])
+        return run_command(main, [str(argument) for argument in arguments])
 
 
 def checkpoints(run: Path) -> list[str]:

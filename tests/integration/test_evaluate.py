@@ -9,10 +9,11 @@ import psutil
 import pytest
 from PIL import Image
 
-from sdn_ray import evaluate, generate
 from sdn_ray.data.image_sets import ImageReader, read_image_set, read_real
 from sdn_ray.data.references import part_rows, read_reference
 from sdn_ray.errors import UserError
+from sdn_ray.evaluate import main as evaluate
+from sdn_ray.generate import main as generate
 from sdn_ray.metrics.classifier_score import classifier_score
 from sdn_ray.metrics.color_agreement import (
     ColorClassifier,
@@ -35,8 +36,8 @@ def squeezenet(best_material):
     return best_material.classifier
 
 
-def run(module, *arguments):
-    return module.main([str(argument) for argument in arguments])
+def run(command, *arguments):
+    return command([str(argument) for argument in arguments])
 
 
 def scores_of(tmp_path, squeezenet, *arguments):

@@ -11,7 +11,8 @@ from mlflow.tracking import MlflowClient
 from PIL import Image
 from ray.cluster_utils import Cluster
 
-from sdn_ray import evaluate, generate
+from sdn_ray import generate
+from sdn_ray.evaluate import main as evaluate
 from sdn_ray.files import file_hash
 from sdn_ray.methods.checkpoints import load_checkpoint
 from sdn_ray.models.export import load_model
@@ -103,7 +104,7 @@ def test_evaluate_probes_what_a_model_reads(small, tmp_path):
     (reference,) = cache.glob("synthetic_flowers-16-*")
     output = tmp_path / "probe.json"
     options = ["--text-encoder", run / "model", "--reference", reference, "--output", output]
-    assert evaluate.main([str(option) for option in options]) == 0
+    assert evaluate([str(option) for option in options]) == 0
     found = json.loads(output.read_text())
     assert (found["images"], found["classes"]) == (600, 40)
     assert found["probe_petal_color"] > 0.8  # of eight

@@ -7,8 +7,9 @@ import signal
 import pytest
 from mlflow.tracking import MlflowClient
 
-from sdn_ray import evaluate, train_text
+from sdn_ray import train_text
 from sdn_ray.errors import UserError
+from sdn_ray.evaluate import main as evaluate
 from sdn_ray.files import file_hash
 from sdn_ray.preparation import features
 from sdn_ray.training import run as training_run
@@ -73,7 +74,7 @@ def test_an_encoder_is_trained_goes_on_after_a_kill_and_is_scored(
     # The test classes' scores are those that `evaluate` finds from the folder alone.
     scores = tmp_path / "scores.json"
     options = ["--text-encoder", run / "text_encoder", "--reference", reference]
-    evaluate.main([*map(str, options), "--output", str(scores)])
+    evaluate([*map(str, options), "--output", str(scores)])
     found = json.loads(scores.read_text())
     assert (found["images"], found["classes"]) == (20, 2)
     assert found["chance"] == found["largest_class"] == 0.5
