@@ -94,6 +94,23 @@ def test_a_model_comes_back_only_whole(uri, tmp_path):
     assert files(whole) == files(run)
 
 
+def test_a_model_comes_by_itself(uri, tmp_path):
+    run = tmp_path / "run"
+    model = {"model/config.json": "{}", "model/text_encoder/base/vocab.txt": "a"}
+    write(run, FIRST | model | {"model_last/config.json": "[]"})
+    RunStorage(uri, "study/run").push(run)
+    storage = RunStorage(uri, "study/run")
+    assert storage.pull_model("model", tmp_path / "model")
+    assert files(tmp_path / "model") == {"config.json": "{}", "text_encoder/base/vocab.txt": "a"}
+    assert storage.pull_model("model_last", tmp_path / "last")
+    assert files(tmp_path / "last") == {"config.json": "[]"}
+    assert not storage.pull_model("model_other", tmp_path / "other")
+    assert not RunStorage(uri, "study").pull_model("model", tmp_path / "other")
+    storage._remote.delete_file(f"{storage._folder}/model-is-whole")  # as if cut off before
+    assert not storage.pull_model("model", tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
 def test_a_run_that_is_not_there(uri, tmp_path):
     assert not RunStorage(uri, "none").pull(tmp_path / "run")
 

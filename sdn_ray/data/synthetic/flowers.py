@@ -6,16 +6,15 @@ parts of the flowers stand in the files that CUB-200-2011 has for them.
 """
 
 import json
-import multiprocessing
 import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
+import joblib
 import numpy as np
 from typing_extensions import TypedDict
 
@@ -169,11 +168,11 @@ def _all_drawn(root: Path, settings: dict[str, int]) -> Iterator[tuple[int, _Lin
     if processes == 1 or len(SPECIES) * settings["images_per_species"] < _WORTH_PROCESSES:
         yield from zip(SPECIES, map(draw, SPECIES.items()), strict=True)
         return
-    # Spawned: a fork of a process with threads, such as PyTorch's, may hang.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, mp_context=context) as pool:
-        drawn = pool.map(draw, SPECIES.items(), chunksize=4)
-        yield from zip(SPECIES, drawn, strict=True)
+    # Neither forked, since a fork of a process with threads, such as PyTorch's, may hang, nor
+    # spawned by multiprocessing, which runs a script that calls us once more in each process.
+    pool = joblib.Parallel(processes, return_as="generator", batch_size=4, idle_worker_timeout=10)
+    drawn = pool(joblib.delayed(draw)(species) for species in SPECIES.items())
+    yield from zip(SPECIES, drawn, strict=True)
 
 
 def _draw_species(root: Path, settings: dict[str, int], species: tuple[int, Species]) -> _Lines:

@@ -1,5 +1,7 @@
 import json
 import re
+import subprocess
+import sys
 import threading
 from collections import Counter
 from itertools import combinations
@@ -40,6 +42,24 @@ def root(tmp_path_factory) -> Path:
 def contents(root: Path) -> dict[str, bytes]:
     files = (path for path in root.rglob("*") if path.is_file())
     return {str(path.relative_to(root)): path.read_bytes() for path in files}
+
+
+SCRIPT = """
+import sys
+from sdn_ray.data.synthetic import flowers
+print("here")
+flowers._WORTH_PROCESSES = 0
+flowers.write_synthetic_flowers(sys.argv[1], image_size=32, images_per_species=2, seed=5)
+"""
+
+
+def test_several_processes_draw_the_same_and_leave_the_script_alone(root, tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)  # without `if __name__ == "__main__"`
+    words = [sys.executable, str(script), str(tmp_path / "set")]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["here"]
+    assert contents(tmp_path / "set") == contents(root)
 
 
 def test_layout(root):
