@@ -1,15 +1,18 @@
 """A training in MLflow, from what its run folder holds: by epoch, at its end, or all at once."""
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from sdn_ray.metrics.attributes import ATTRIBUTES
 from sdn_ray.metrics.evaluation import (
     BETWEEN_CAPTIONS,
     BETWEEN_DRAWS,
     PERCEPTUAL,
     WITHIN_CLASSES,
 )
+from sdn_ray.pictures import loss_curves
 from sdn_ray.runs.folder import (
     end_is_recorded,
     epochs_done,
@@ -24,6 +27,31 @@ OBJECTIVE = "objective"  # by which trials are compared, in MLflow and Tune
 MODEL, CURVES, SAMPLES, TEST_SHEET = "model", "curves.png", "samples", "test.png"
 COLLAPSED = 0.25  # of the mean difference between two real images of one class
 LAST_MODEL = "model_last"  # the last weights, beside a model of averaged ones
+_CURVES_SECONDS = 30.0  # between two drawings of the curves, each of which takes a second
+
+
+class Curves:
+    """The curves of a run: drawn now and then, since an epoch may be shorter than their drawing.
+
+    Args:
+        run: its folder.
+    """
+
+    def __init__(self, run: Path) -> None:
+        self._run, self._drawn = run, time.monotonic()
+
+    def after_epoch(self) -> None:
+        """Draw them where the last time was long ago."""
+        if time.monotonic() - self._drawn >= _CURVES_SECONDS:
+            self.draw()
+
+    def draw(self) -> None:
+        """Draw them of all epochs, if there is one."""
+        history = read_metrics(self._run)
+        if history:
+            stages = [record["stage"] for record in history]
+            loss_curves(self._run / CURVES, history, stages, ATTRIBUTES)
+        self._drawn = time.monotonic()
 
 
 def record_epoch(
@@ -46,7 +74,8 @@ def record_epoch(
         if name not in ("epoch", "stage")
     }
     recorder.metrics(values, epoch)
-    recorder.file(run / CURVES)
+    if (run / CURVES).exists():
+        recorder.file(run / CURVES)
     sheet = run / SAMPLES / sheet_name(epoch)
     if sheet.exists():
         recorder.file(sheet, SAMPLES)

@@ -34,15 +34,15 @@ from sdn_ray.methods.loop import (
 )
 from sdn_ray.methods.precision import settled
 from sdn_ray.methods.sdn import SDN, Computing, stored_weights
-from sdn_ray.metrics.attributes import ATTRIBUTES, Shown
+from sdn_ray.metrics.attributes import Shown
 from sdn_ray.metrics.evaluation import TEST_SPLITS, evaluate_generator, spread
 from sdn_ray.models.classifiers import Classifier, load_classifier
 from sdn_ray.models.drawing import draw_images, draw_samples
 from sdn_ray.models.export import export_model
 from sdn_ray.models.image_generators import ImageGenerator
 from sdn_ray.models.teacher import load_teacher
-from sdn_ray.pictures import captioned_grid, loss_curves
-from sdn_ray.runs.folder import check_same, forget_epochs_after, note_epoch, read_metrics
+from sdn_ray.pictures import captioned_grid
+from sdn_ray.runs.folder import check_same, forget_epochs_after, note_epoch
 from sdn_ray.runs.tracking import Recorder
 from sdn_ray.text.whitening import load_whitening
 from sdn_ray.training.build import (
@@ -54,11 +54,11 @@ from sdn_ray.training.build import (
 from sdn_ray.training.gans import GANS, Gan, new_gan
 from sdn_ray.training.job import TrainingJob, WorkerContext
 from sdn_ray.training.records import (
-    CURVES,
     LAST_MODEL,
     MODEL,
     SAMPLES,
     TEST_SHEET,
+    Curves,
     collapse,
     record_end,
     record_epoch,
@@ -90,6 +90,7 @@ class Worker:
         self.recorder = (
             Recorder(job.tracked, self.terminal.line) if self.rank == 0 and job.tracked else None
         )
+        self.curves = Curves(job.run)
         self.storage = job.storage()
         self.classifier: Classifier | None = None
         if self.rank == 0 and self.config.evaluation.classifier:
@@ -129,6 +130,8 @@ class Worker:
         self._wait_for_stage(run)
         hooks = Hooks(self._on_progress, self._on_epoch, self._on_checkpoint)
         finished = distill(run, self.batches, hooks)
+        if self.rank == 0:
+            self.curves.draw()
         if finished and self.rank == 0:
             self._finish(run)
         if self.storage and self.rank == 0:
@@ -302,9 +305,7 @@ class Worker:
         warning = collapse(metrics, self.watched_name) if pictured else None
         if warning:
             self.terminal.line(warning)
-        history = read_metrics(self.job.run)
-        stages = [record["stage"] for record in history]
-        loss_curves(self.job.run / CURVES, history, stages, ATTRIBUTES)
+        self.curves.after_epoch()
         if result.total_epoch % self.config.evaluation.sample_epochs == 0:
             sheet = self.job.run / SAMPLES / sheet_name(result.total_epoch)
             self._sample_grid(sheet, generator, spread(self.watched, self._grid_size()))

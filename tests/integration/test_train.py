@@ -56,8 +56,9 @@ def test_a_run_folder_holds_everything(small):
         "checkpoint-000001020-stage-end.pt",
     ]
     assert len(names) <= 4
-    with Image.open(run / "samples" / "test.png") as sheet:
-        assert min(sheet.size) > 100
+    for picture in ("samples/test.png", "curves.png"):
+        with Image.open(run / picture) as sheet:
+            assert min(sheet.size) > 100
 
 
 def test_mlflow_has_parameters_metrics_pictures_and_model(small):

@@ -2,7 +2,9 @@ from unittest.mock import Mock
 
 import pytest
 
-from sdn_ray.training.records import collapse, record_epoch, telling
+from sdn_ray.runs.folder import note_epoch
+from sdn_ray.training import records
+from sdn_ray.training.records import Curves, collapse, record_epoch, telling
 
 
 def test_an_epoch_is_a_few_figures():
@@ -37,6 +39,39 @@ def test_the_objective_of_a_trial_comes_first(tmp_path):
     ]
     record_epoch(tmp_path, record, recorder)
     assert "objective" not in recorder.metrics.call_args.args[0]
+
+
+def test_only_pictures_that_are_there_are_recorded(tmp_path):
+    recorder, record = Mock(), {"epoch": 3, "stage": "stage_one", "loss": 3.0}
+    record_epoch(tmp_path, record, recorder)
+    recorder.file.assert_not_called()
+    (tmp_path / "samples").mkdir()
+    curves, sheet = tmp_path / "curves.png", tmp_path / "samples" / "epoch-0003.png"
+    for picture in (curves, sheet):
+        picture.write_bytes(b"png")
+    record_epoch(tmp_path, record, recorder)
+    assert [call.args for call in recorder.file.call_args_list] == [(curves,), (sheet, "samples")]
+
+
+def test_curves_are_drawn_now_and_then_and_when_asked(tmp_path, monkeypatch):
+    drawn, now = [], Mock(return_value=100)
+    monkeypatch.setattr(
+        records, "loss_curves", lambda path, history, stages, attributes: drawn.append(stages)
+    )
+    monkeypatch.setattr(records.time, "monotonic", now)
+    curves = Curves(tmp_path)
+    curves.draw()
+    assert drawn == []  # no epoch yet
+    epochs = ((110, "one"), (129, "one"), (130, "one"), (159, "two"))
+    for epoch, (now.return_value, stage) in enumerate(epochs, 1):
+        note_epoch(tmp_path, {"epoch": epoch, "stage": stage})
+        curves.after_epoch()
+    assert drawn == [["one", "one", "one"]]
+    curves.draw()
+    assert drawn[1:] == [["one", "one", "one", "two"]]
+    now.return_value = 189
+    curves.after_epoch()
+    assert len(drawn) == 3
 
 
 def differences(draws=None, captions=None, real=0.2):
