@@ -12,6 +12,10 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["OMP_NUM_THREADS"] = "1"
 # Ray gives its workers what other processes leave; beside tests that take a core they would starve.
 os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 (so Ray spells it)
+# An idle process waits for the next test, which else starts one anew and imports torch again.
+os.environ["RAY_idle_worker_killing_time_threshold_ms"] = "600000"  # noqa: SIM112
+os.environ["RAY_num_workers_soft_limit"] = "6"  # noqa: SIM112
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # reports of tests are no use to Ray
 
 
 @pytest.fixture(scope="session")
@@ -44,6 +48,16 @@ def best_material(request) -> Material:
     if SHARED.is_dir():
         return Material.of(SHARED)
     return request.getfixturevalue("drawn_material")
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory) -> Path:
+    """An MLflow database that knows no run, to be copied: its tables take seconds to make."""
+    from mlflow.tracking import MlflowClient  # here: it takes seconds to import, and few need it
+
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import ray
 from mlflow.tracking import MlflowClient
-from ray.cluster_utils import Cluster
 from scipy.io import savemat
 
 import sdn_ray
@@ -19,7 +18,7 @@ from sdn_ray.models.plan import Plan
 from sdn_ray.runs.tracking import start_run
 from sdn_ray.text.char_cnn_rnn import CharCnnRnn
 from tests.integration.birds import sixty_birds
-from tests.integration.small import write_config
+from tests.integration.small import new_cluster, write_config
 
 
 @pytest.fixture(scope="session")
@@ -31,9 +30,7 @@ def ray_cluster():
     """
     before = dict(os.environ)
     os.environ["RAY_AUTH_MODE"] = "disabled"
-    cluster = Cluster(
-        initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False}
-    )
+    cluster = new_cluster(2)
     os.environ["RAY_ADDRESS"] = cluster.address
     start_ray(Mock())
     yield cluster.address
@@ -44,15 +41,18 @@ def ray_cluster():
 
 
 @pytest.fixture(scope="session")
-def search_config(small_cache, tmp_path_factory):
+def search_config(small_cache, empty_store, tmp_path_factory):
     """The small experiment for searches: a sixth of its training classes."""
-    return write_config(tmp_path_factory.mktemp("search"), small_cache, validation_classes=248)
+    folder = tmp_path_factory.mktemp("search")
+    shutil.copy(empty_store, folder)
+    return write_config(folder, small_cache, validation_classes=248)
 
 
 @pytest.fixture(scope="session")
-def small(ray_cluster, small_cache, tmp_path_factory):
+def small(ray_cluster, small_cache, empty_store, tmp_path_factory):
     """The small experiment's config file and a run of it that nothing disturbed."""
     folder = tmp_path_factory.mktemp("small")
+    shutil.copy(empty_store, folder)
     config = write_config(folder, small_cache)
     run = folder / "undisturbed"
     # From Python, which is how the command does it as well.
@@ -117,8 +117,9 @@ def diverse_model(tmp_path_factory):
 
 
 @pytest.fixture
-def tracked_model(diverse_model, tmp_path):
+def tracked_model(diverse_model, empty_store, tmp_path):
     """The same model as if a run had made it, with that run's MLflow client and id."""
+    shutil.copy(empty_store, tmp_path)
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     client = MlflowClient(uri)
     experiment = client.create_experiment("e", artifact_location=(tmp_path / "a").as_uri())

@@ -12,6 +12,7 @@ from typing import Any
 from unittest.mock import Mock, PropertyMock
 
 import psutil
+from ray.cluster_utils import Cluster
 
 from sdn_ray.cluster.tasks import run_locally
 from sdn_ray.files import file_hash
@@ -96,6 +97,12 @@ def write_config(
     )
     path.write_text(text)
     return path
+
+
+def new_cluster(cpus: int) -> Cluster:
+    """A Ray whose head has so many cores, without the processes that nobody here asks."""
+    quiet = {"include_dashboard": False, "include_log_monitor": False, "no_monitor": True}
+    return Cluster(initialize_head=True, head_node_args={"num_cpus": cpus} | quiet)
 
 
 def start(module: str, *arguments: object, log: Path) -> subprocess.Popen:

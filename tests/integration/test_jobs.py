@@ -18,9 +18,8 @@ import psutil
 import pytest
 from mlflow.tracking import MlflowClient
 from optuna.trial import TrialState
-from ray.cluster_utils import Cluster
 
-from tests.integration.small import wait_for
+from tests.integration.small import new_cluster, wait_for
 
 ROOT = Path(__file__).parents[2]
 GAUGES = ("ray_sdn_loss", "ray_sdn_images_per_second", "ray_sdn_epoch")
@@ -164,9 +163,7 @@ def test_the_death_of_a_node_costs_no_trial(search_config, tmp_path):
 
     options = ["--space", space, "--trials", 3, "--concurrent", 2]
     options += ["--prune", "false", "--output", study]
-    cluster = Cluster(
-        initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False}
-    )
+    cluster = new_cluster(1)
     try:
         other = cluster.add_node(num_cpus=1)
         env = os.environ | {"RAY_ADDRESS": cluster.address, "RAY_AUTH_MODE": "disabled"}

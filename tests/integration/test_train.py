@@ -9,7 +9,6 @@ import pytest
 import torch
 from mlflow.tracking import MlflowClient
 from PIL import Image
-from ray.cluster_utils import Cluster
 
 from sdn_ray import generate
 from sdn_ray.evaluate import main as evaluate
@@ -25,6 +24,7 @@ from tests.integration.small import (
     generator_hash,
     in_this_process,
     kill_worker,
+    new_cluster,
     start,
     train,
     wait_for,
@@ -213,9 +213,7 @@ def test_the_death_of_a_node_costs_nothing(small, tmp_path, monkeypatch):
     """The node of the worker, not that of the command; another one takes its place."""
     config, undisturbed = small
     run, log = tmp_path / "run", tmp_path / "log"
-    cluster = Cluster(
-        initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False}
-    )
+    cluster = new_cluster(0)
     try:
         doomed = cluster.add_node(num_cpus=1)
         monkeypatch.setenv("RAY_ADDRESS", cluster.address)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 
 import pytest
@@ -28,7 +29,8 @@ tracking: {{uri: "sqlite:///{folder}/mlflow.db"}}
 
 
 @pytest.fixture
-def config(ray_cluster, reference, best_material, tmp_path):
+def config(ray_cluster, reference, best_material, empty_store, tmp_path):
+    shutil.copy(empty_store, tmp_path)
     path = tmp_path / "text.yaml"
     teacher = best_material.teacher
     path.write_text(

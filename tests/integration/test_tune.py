@@ -165,7 +165,10 @@ def copied_photographs(reference, folder):
     return folder
 
 
-def test_table_1_scores_methods_beside_each_other(ray_cluster, reference, best_material, tmp_path):
+def test_table_1_scores_methods_beside_each_other(
+    ray_cluster, reference, best_material, empty_store, tmp_path
+):
+    shutil.copy(empty_store, tmp_path)
     copies = copied_photographs(reference, tmp_path / "copies")
     methods = METHODS.replace("rows:\n", f"rows:\n  Copies: {{images: {copies}}}\n")
     for name, text in (("space", methods), ("config", PHOTOGRAPHS)):

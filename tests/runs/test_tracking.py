@@ -1,3 +1,5 @@
+import shutil
+
 import pytest
 from mlflow.tracking import MlflowClient
 
@@ -6,7 +8,8 @@ from sdn_ray.runs.folder import TrackedRun
 from sdn_ray.runs.tracking import Recorder, look_lines, open_experiment, start_run
 
 
-def test_an_experiment_is_one_of_training_and_unset_options_are_left_out(tmp_path):
+def test_an_experiment_is_one_of_training_and_unset_options_are_left_out(empty_store, tmp_path):
+    shutil.copy(empty_store, tmp_path)
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     client = MlflowClient(uri)
     older = client.create_experiment("older")

@@ -1,6 +1,7 @@
 """Trials in MLflow: how they end, and what is made up for when MLflow was away."""
 
 import json
+import shutil
 from unittest.mock import Mock
 
 import pytest
@@ -20,7 +21,8 @@ SPACE = "distillation.stage_two.learning_rate: {loguniform: [1.0e-4, 1.0e-2]}\n"
 
 
 @pytest.fixture
-def client(tmp_path):
+def client(empty_store, tmp_path):
+    shutil.copy(empty_store, tmp_path)
     return MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
 
 
