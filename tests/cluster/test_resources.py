@@ -1,10 +1,13 @@
-"""What each worker reserves, on clusters of any shape."""
+"""What each worker reserves, on clusters of any shape; and whose Ray is ended."""
+
+from unittest.mock import MagicMock, Mock
 
 import pytest
 import ray
 from ray.core.generated.autoscaler_pb2 import ClusterConfig, NodeGroupConfig
 
-from sdn_ray.cluster.resources import runs_on, worker_resources
+from sdn_ray.cluster import resources as module
+from sdn_ray.cluster.resources import runs_on, start_ray, stop_ray, worker_resources
 from sdn_ray.config import TrainingConfig
 from sdn_ray.errors import UserError
 
@@ -108,3 +111,49 @@ def test_what_a_command_says_of_where_it_runs():
     assert runs_on({"CPU": 4, "GPU": 0.5}, 2, 3) == (
         "running on GPUs: 3 trials at a time, 2 workers in each, 0.5 GPUs and 4 cores for each"
     )
+
+
+@pytest.fixture
+def some_ray(monkeypatch):
+    """Stands for Ray in this process: which address it has, if it runs."""
+    fake = MagicMock()
+    fake.nodes.return_value = [1, 2]
+    monkeypatch.setattr(module, "ray", fake)
+    monkeypatch.setattr(module, "_STARTED", set())
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+
+    def runs(address):
+        fake.is_initialized.return_value = address is not None
+        fake.get_runtime_context().gcs_address = address
+        return fake
+
+    return runs
+
+
+def test_a_ray_that_was_there_before_goes_on(some_ray):
+    fake = some_ray("a script's")
+    start_ray(Mock())
+    stop_ray(Mock())
+    fake.init.assert_not_called()
+    fake.shutdown.assert_not_called()
+
+
+def test_a_cluster_that_was_joined_goes_on(some_ray, monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    fake = some_ray(None)
+    start_ray(Mock())
+    assert fake.init.call_args.kwargs["address"] == "10.0.0.1:6379"
+    some_ray("10.0.0.1:6379")
+    stop_ray(Mock())
+    fake.shutdown.assert_not_called()
+
+
+def test_a_ray_that_was_started_is_ended(some_ray):
+    fake = some_ray(None)
+    fake.init.side_effect = lambda **options: some_ray("ours")
+    start_ray(Mock())
+    stop_ray(Mock())
+    fake.shutdown.assert_called_once()
+    some_ray("another")  # since then
+    stop_ray(Mock())
+    fake.shutdown.assert_called_once()
