@@ -103,8 +103,9 @@ def study_app(folder: Path, study: Study, answers: Answers) -> FastAPI:
     """
     app = FastAPI(title="study", docs_url=None, redoc_url=None)  # those load from elsewhere
     asker = _Asker(study, answers, page_version())
-    pictures = {name for one in (*study.captions, *study.gold) for name in one.images}
-    pictures |= {one.real for one in study.captions if one.real}
+    pictures = {one.real for one in study.captions if one.real}
+    for images in (*(c.images for c in study.captions), *(g.images for g in study.gold)):
+        pictures.update(images)
 
     def known_rater(authorization: Annotated[str, Header()] = "") -> Rater:
         kind, _, secret = authorization.partition(" ")
