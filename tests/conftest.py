@@ -12,9 +12,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["OMP_NUM_THREADS"] = "1"
 # Ray gives its workers what other processes leave; beside tests that take a core they would starve.
 os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 (so Ray spells it)
-# An idle process waits for the next test, which else starts one anew and imports torch again.
-os.environ["RAY_idle_worker_killing_time_threshold_ms"] = "600000"  # noqa: SIM112
-os.environ["RAY_num_workers_soft_limit"] = "6"  # noqa: SIM112
+# A process without work waits a while for the next test, which else starts one that imports anew.
+os.environ["RAY_idle_worker_killing_time_threshold_ms"] = "20000"  # noqa: SIM112
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # reports of tests are no use to Ray
 
 

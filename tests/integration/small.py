@@ -129,6 +129,20 @@ def train(*arguments: object, log: Path) -> int:
         return run_command(main, [str(argument) for argument in arguments])
 
 
+def without_ray_train(
+    run_job: Callable[..., bool],
+    job: Any,
+    workers: int,
+    resources: dict[str, float],
+    terminal: Any,
+    gauges: tuple[str, str],
+    *,
+    max_failures: int,
+) -> bool:
+    """Stands for `fit`, whose processes take long to start: the one worker's part in this one."""
+    return run_job(job, WorkerContext(terminal, lambda metrics: None, lambda steps: None))
+
+
 def checkpoints(run: Path) -> list[str]:
     """The names of a run's checkpoints."""
     return sorted(path.name for path in (run / "checkpoints").glob("checkpoint-*.pt"))

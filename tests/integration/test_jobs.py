@@ -19,6 +19,8 @@ import pytest
 from mlflow.tracking import MlflowClient
 from optuna.trial import TrialState
 
+from sdn_ray import tune
+from sdn_ray.runs.command_line import USER_ERROR, run_command
 from tests.integration.small import new_cluster, wait_for
 
 ROOT = Path(__file__).parents[2]
@@ -90,15 +92,15 @@ def test_a_search_is_submitted_as_a_job(head, mlflow_server, search_config, tmp_
     uri, server = mlflow_server
     study, log = tmp_path / "study", tmp_path / "log"
     env = head["env"]
-    tune = ["python", "-m", "sdn_ray.tune", "--config", search_config, "--output", study]
-    tune += ["--space", "search_spaces/quickstart.yaml", "--trials", 2]  # in the copy
-    tune += ["--tracking.uri", uri]
+    search = ["python", "-m", "sdn_ray.tune", "--config", search_config, "--output", study]
+    search += ["--space", "search_spaces/quickstart.yaml", "--trials", 2]  # in the copy
+    search += ["--tracking.uri", uri]
     wait_for(lambda: answer(f"{uri}/health"), server)
     wait_for(lambda: answer(head["metrics"]), server)  # the agent that takes jobs serves them too
     with log.open("wb") as file:
         command = ["ray", "job", "submit", "--working-dir", ".", "--submission-id", "search"]
         job = subprocess.Popen(
-            [*command, "--", *map(str, tune)], env=env, cwd=ROOT, stdout=file, stderr=file
+            [*command, "--", *map(str, search)], env=env, cwd=ROOT, stdout=file, stderr=file
         )
         seen = set()
 
@@ -131,15 +133,15 @@ def test_a_search_is_submitted_as_a_job(head, mlflow_server, search_config, tmp_
         assert [a.path for a in client.list_artifacts(child.info.run_id, "samples")]
 
 
-def test_a_relative_path_in_a_job_is_refused_in_words(tmp_path):
-    env = os.environ | {"RAY_JOB_CONFIG_JSON_ENV_VAR": "{}"}
+def test_a_relative_path_in_a_job_is_refused_in_words(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    monkeypatch.chdir(tmp_path)
     space = ROOT / "search_spaces" / "quickstart.yaml"
-    command = [sys.executable, "-m", "sdn_ray.tune", "--space", str(space)]
-    found = subprocess.run(
-        [*command, "--output", "runs/study"], env=env, cwd=tmp_path, capture_output=True, text=True
-    )
-    assert found.returncode == 2
-    assert found.stderr.startswith("error: --output: found the relative path 'runs/study' inside")
+    arguments = ["--space", str(space), "--output", "runs/study"]
+    assert run_command(tune.main, arguments) == USER_ERROR
+    error = capsys.readouterr().err
+    assert error.startswith("error: --output: found the relative path 'runs/study' inside")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_death_of_a_node_costs_no_trial(search_config, tmp_path):

@@ -6,11 +6,15 @@ from PIL import Image
 
 from sdn_ray import generate
 from sdn_ray.runs.folder import read_metrics
-from tests.integration.small import train
+from sdn_ray.training import run
+from tests.integration.small import train, without_ray_train
 
 
-def test_the_flowers_preset_on_photographs(ray_cluster, photographs, best_material, tmp_path):
+def test_the_flowers_preset_on_photographs(
+    ray_cluster, photographs, best_material, tmp_path, monkeypatch
+):
     """The preset itself, with few photographs, few epochs and a narrow generator."""
+    monkeypatch.setattr(run, "fit", without_ray_train)
     preset = Path(__file__).parents[2] / "jobs" / "flowers64.yaml"
     options = {
         "config": preset,

@@ -18,6 +18,7 @@ from sdn_ray.models.export import load_model
 from sdn_ray.runs.experiment import read_experiment
 from sdn_ray.runs.folder import note_run, read_metrics
 from sdn_ray.runs.tracking import start_run
+from sdn_ray.training import run as training_run
 from sdn_ray.training import session
 from tests.integration.small import (
     checkpoints,
@@ -28,6 +29,7 @@ from tests.integration.small import (
     start,
     train,
     wait_for,
+    without_ray_train,
 )
 
 
@@ -172,7 +174,7 @@ def assert_same(run, undisturbed):
     assert losses == [(r["epoch"], r["loss"]) for r in read_metrics(undisturbed)]
 
 
-def test_kills_stops_and_a_lost_machine_cost_nothing(small, tmp_path):
+def test_kills_stops_and_a_lost_machine_cost_nothing(small, tmp_path, monkeypatch):
     """A worker is killed, the run is stopped, its folder lost, its driver killed: one run."""
     config, undisturbed = small
     run, log, store = tmp_path / "run", tmp_path / "log", tmp_path / "store"
@@ -201,6 +203,7 @@ def test_kills_stops_and_a_lost_machine_cost_nothing(small, tmp_path):
     os.kill(process.pid, signal.SIGKILL)
     process.wait(60)
     assert not (again / "model").exists(), "the run ended before it could be killed"
+    monkeypatch.setattr(training_run, "fit", without_ray_train)  # which has gone on once
     assert train("--resume", again, log=log) == 0, log.read_text()
     assert_same(again, undisturbed)
     found = tracked(again)

@@ -14,9 +14,8 @@ from sdn_ray.evaluate import main as evaluate
 from sdn_ray.files import file_hash
 from sdn_ray.preparation import features
 from sdn_ray.training import run as training_run
-from sdn_ray.training.job import WorkerContext
 from tests.conftest import SHARED
-from tests.integration.small import checkpoints, start, wait_for
+from tests.integration.small import checkpoints, start, wait_for, without_ray_train
 
 CONFIG = """
 dataset:
@@ -37,11 +36,6 @@ def config(ray_cluster, reference, best_material, empty_store, tmp_path):
         CONFIG.format(root=reference, cache=tmp_path / "cache", teacher=teacher, folder=tmp_path)
     )
     return path
-
-
-def without_ray_train(run_job, job, workers, resources, terminal, gauges, *, max_failures):
-    """Stands for `fit`: the one worker's part in this process."""
-    return run_job(job, WorkerContext(terminal, lambda metrics: None, lambda steps: None))
 
 
 def test_an_encoder_is_trained_goes_on_after_a_kill_and_is_scored(
