@@ -44,7 +44,8 @@ def create(options: Any, folder: Path, display: Display) -> None:
         f"checks; {min(trials)} to {max(trials)} trials a rater"
     )
     display.line(
-        "mean ranks that differ by "
-        f"{detectable(len(study.captions), study.methods):.2f} are told apart with 80 % power"
+        "single rankings of these captions tell apart mean ranks that differ by "
+        f"{detectable(len(study.captions), study.methods):.2f} (80 % power); the report counts "
+        "raters and pairs too, and is more cautious"
     )
     display.line(f"{folder}: next `python -m sdn_ray.study serve --study {folder}`")

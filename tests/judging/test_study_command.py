@@ -41,7 +41,7 @@ def test_create_makes_a_study_of_photographs_and_says_what_it_can_tell(arguments
     said = " ".join(capsys.readouterr().out.split())
     assert "20 captions of 2 methods, 2 attention checks; 18 to 20 trials a rater" in said
     # 2.80 √(2 · 3 / 6 / 20)
-    assert "that differ by 0.63 are told apart" in said
+    assert "tell apart mean ranks that differ by 0.63 (80 % power)" in said
     study = json.loads((tmp_path / "study" / "study.json").read_text())
     assert study["questions"] == ["quality", "correlation"]
     assert len(list((tmp_path / "study" / "images").iterdir())) == 22 * 2
