@@ -114,10 +114,18 @@ class Answers:
                 "sqlite:////path/answers.db"
             ) from error
 
-    def new_rater(self) -> tuple[Rater, str]:
-        """The next rater, and the secret by which they are known from then on."""
-        secret = secrets.token_urlsafe(32)
+    def new_rater(self, secret: str | None = None) -> tuple[Rater, str]:
+        """The next rater, and the secret by which they are known from then on.
+
+        Args:
+            secret: of the rater's own making; whoever has it already is no new rater. None: a new
+                one.
+        """
+        secret = secret or secrets.token_urlsafe(32)
         for _ in range(_TRIES):
+            known = self.rater(secret)
+            if known:
+                return known, secret
             taken = select(func.coalesce(func.max(_raters.c.slot) + 1, 0)).where(
                 _raters.c.study == self._study
             )
@@ -189,15 +197,25 @@ class Answers:
             raise AnsweredError from error
 
     def all(self) -> list[Answer]:
-        """Every answer of the study, rater by rater in the order of the trials."""
+        """Every answer of the study, rater by rater in the order of the trials.
+
+        Raises:
+            UserError: the database was spoiled.
+        """
         wanted = (
             select(_raters.c.slot, _answers)
             .join(_raters, _raters.c.id == _answers.c.rater)
             .where(_raters.c.study == self._study)
             .order_by(_raters.c.slot, _answers.c.trial)
         )
-        with self._engine.connect() as connection:
-            rows = connection.execute(wanted).all()
+        try:
+            with self._engine.connect() as connection:
+                rows = connection.execute(wanted).all()
+        except (SQLAlchemyError, ValueError) as error:  # a column of JSON that is none
+            raise UserError(
+                f"--database: the answers cannot be read ({one_line(error, 200)}); expected the "
+                "database that `python -m sdn_ray.study serve` wrote"
+            ) from error
         return [
             Answer(
                 slot=row.slot,

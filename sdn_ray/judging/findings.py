@@ -66,8 +66,8 @@ def find(study: Study, key: Key, answers: Sequence[Answer], trials_of: dict[int,
         answers: all of them.
         trials_of: how many trials each rater has.
 
-    Raises:
-        UserError: no rater is left of a question.
+    Returns:
+        A question is left out that no rater is left of.
     """
     raters = sorted({one.slot for one in answers})
     excluded = {slot: reasons for slot in raters if (reasons := _reasons(study, answers, slot))}

@@ -2,6 +2,7 @@
 
 import hashlib
 import hmac
+import os
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from PIL import Image
 
 import sdn_ray
 from sdn_ray.data.image_sets import ImageReader, SetImage, read_image_set, read_real
-from sdn_ray.data.references import RealImages
+from sdn_ray.data.references import RealImages, source_name
 from sdn_ray.errors import UserError
 from sdn_ray.files import file_hashes, fingerprint, making_folder, replacing
 from sdn_ray.judging.study import (
@@ -101,23 +102,24 @@ def make_study(
     """
     check_wanted(wanted, len(entries))
     sets = [_first_images(entry, real) for entry in entries]
+    classes = {source_name(row): row.class_id for row in real.rows}
     random = np.random.default_rng(wanted.seed)
     golds = max(1, wanted.captions // _GOLD_SHARE)
-    pairs = _drawn_pairs(sets, wanted.captions + golds, random)
+    pairs = _drawn_pairs(sets, classes, wanted.captions + golds, random)
     if "match" in wanted.questions:
-        _check_classes(pairs[: wanted.captions], sets[0])
+        _check_classes([classes[source] for source, _ in pairs[: wanted.captions]])
     secret = secrets.token_hex(32)
     with making_folder(folder) as partial:
         write = _Writer(partial / IMAGES, secret, wanted.size)
         captions, gold = [], []
         for number, pair in enumerate(pairs):
             progress(number, len(pairs))
-            photograph = real.rows[_place(pair, real)].image_path
+            photograph = real.rows[_place(pair[0], real)].image_path
             drawn = [one[pair] for one in sets]
             if number < wanted.captions:
                 columns = tuple(write.drawn(one, pair, c) for c, one in enumerate(drawn))
                 shown = write.photograph(photograph) if "match" in wanted.questions else None
-                captions.append(StudyCaption(pair[1], drawn[0].class_id, columns, shown))
+                captions.append(StudyCaption(pair[1], classes[pair[0]], columns, shown))
                 continue
             turn = number - wanted.captions  # both ways, and each column in both
             first, column = turn % 2 == 0, (turn // 2) % len(sets)
@@ -152,13 +154,12 @@ def make_study(
 
 
 def _key(entries: Sequence[Entry], reference: str, secret: str) -> Key:
-    tracked = [tracked_run(entry.origin) for entry in entries]
     return Key(
         secret=secret,
         methods=tuple(entry.name for entry in entries),
         reference=reference,
         models=tuple(fingerprint(file_hashes(entry.folder)) for entry in entries),
-        tracked=tuple(vars(run).copy() if run else None for run in tracked),
+        tracked=tuple(tracked_run(entry.origin) for entry in entries),
     )
 
 
@@ -179,18 +180,21 @@ def _first_images(entry: Entry, real: RealImages) -> dict[_Pair, SetImage]:
             )
         row = real.rows[place]
         caption = row.captions[0] if image.caption is None else image.caption
-        found.setdefault((row.image_path.as_posix(), caption), image)
+        found.setdefault((source_name(row), caption), image)
     return found
 
 
-def _place(pair: _Pair, real: RealImages) -> int:
-    place = real.find("/".join(Path(pair[0]).parts[-2:]))
+def _place(source: str, real: RealImages) -> int:
+    place = real.find(source)
     assert place is not None  # `_first_images` found it
     return place
 
 
 def _drawn_pairs(
-    sets: Sequence[dict[_Pair, SetImage]], count: int, random: np.random.Generator
+    sets: Sequence[dict[_Pair, SetImage]],
+    classes: dict[str, int],
+    count: int,
+    random: np.random.Generator,
 ) -> list[_Pair]:
     """Captions that every method drew, as many of each class as there are, in a random order.
 
@@ -204,21 +208,23 @@ def _drawn_pairs(
             f"--captions: the methods drew {len(shared)} captions in common (of {sizes}), expected "
             f"{count}, the attention checks among them; give fewer --captions, or draw more"
         )
-    by_class: dict[int | None, list[_Pair]] = {}
+    by_class: dict[int, list[_Pair]] = {}
     for pair in sorted(shared):
-        by_class.setdefault(sets[0][pair].class_id, []).append(pair)
+        by_class.setdefault(classes[pair[0]], []).append(pair)
     groups = [[own[i] for i in random.permutation(len(own))] for own in by_class.values()]
-    groups = [groups[i] for i in random.permutation(len(groups))]
-    rounds = (pair for turn in zip_longest(*groups) for pair in turn if pair is not None)
-    return list(islice(rounds, count))
+    # Each round in an order of its own: raters are dealt to captions in turn, and one order would
+    # give each rater a few classes alone.
+    rounds = (
+        turn[i] for turn in zip_longest(*groups) for i in random.permutation(len(turn)).tolist()
+    )
+    return list(islice((pair for pair in rounds if pair is not None), count))
 
 
-def _check_classes(pairs: Sequence[_Pair], one: dict[_Pair, SetImage]) -> None:
-    classes = {one[pair].class_id for pair in pairs}
-    if len(classes - {None}) < CHOICES or None in classes:
+def _check_classes(classes: Sequence[int]) -> None:
+    if len(set(classes)) < CHOICES:
         raise UserError(
-            f"--questions: match needs captions of {CHOICES} classes; found "
-            f"{len(classes - {None})}. Expected images with their classes in a manifest.jsonl"
+            f"--questions: found match with captions of {len(set(classes))} classes, expected "
+            f"{CHOICES} to choose from; give more --captions"
         )
 
 
@@ -261,4 +267,5 @@ class _Writer:
         name = f"{digest[:32]}.png"
         with replacing(self._folder / name) as partial:
             picture.save(partial)  # of pixels alone: no metadata
+            os.utime(partial, (0, 0))  # when it was made would tell which column it is of
         return name

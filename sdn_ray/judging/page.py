@@ -1,6 +1,7 @@
 """The page of a study: an ASGI app that asks, shows and keeps."""
 
 import hashlib
+import logging
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -8,18 +9,28 @@ from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Header, HTTPException
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse, JSONResponse
+from fastapi.responses import FileResponse, JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.exc import SQLAlchemyError
+from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.requests import Request
 
+from sdn_ray.errors import one_line
 from sdn_ray.judging.answers import AnsweredError, Answers, Rater
 from sdn_ray.judging.study import IMAGES, QUESTIONS, Study
 from sdn_ray.judging.trials import Trial, rater_trials
 
+_log = logging.getLogger("uvicorn.error")
 _STATIC = Path(__file__).parent / "static"
 _LONGEST_TRIAL = 7 * 24 * 3600 * 1000  # milliseconds that a page may have stood open
+
+
+class NewRater(BaseModel):
+    """A rater's own secret, kept by the browser before it is sent: asked twice is one rater."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+    secret: str = Field(pattern="^[0-9a-f]{64}$")
 
 
 class Reply(BaseModel):
@@ -131,9 +142,9 @@ def study_app(folder: Path, study: Study, answers: Answers) -> FastAPI:
         return {"status": "ok"}
 
     @app.post("/api/raters", status_code=201)
-    def begin() -> dict[str, str]:
-        """Take part: the secret that names the rater from now on."""
-        return {"rater": answers.new_rater()[1]}
+    def begin(rater: NewRater) -> dict[str, str]:
+        """Take part: the secret names the rater from now on."""
+        return {"rater": answers.new_rater(rater.secret)[1]}
 
     @app.get("/api/trial")
     def trial(rater: known) -> dict[str, Any]:
@@ -147,10 +158,12 @@ def study_app(folder: Path, study: Study, answers: Answers) -> FastAPI:
         return asker.next_trial(rater)
 
     @app.get("/images/{name}", include_in_schema=False)
-    def image(name: str) -> FileResponse:
+    def image(name: str) -> Response:
         if name not in pictures:  # of the study's own list: no path leads elsewhere
             raise HTTPException(404, "no such picture")
-        return FileResponse(folder / IMAGES / name, headers={"Cache-Control": "max-age=86400"})
+        # Not as a file, whose time would tell in which order the pictures were made.
+        content = (folder / IMAGES / name).read_bytes()
+        return Response(content, media_type="image/png", headers={"Cache-Control": "max-age=86400"})
 
     app.mount("/static", StaticFiles(directory=_STATIC), name="static")
     _speak_in_sentences(app)
@@ -167,7 +180,7 @@ def _speak_in_sentences(app: FastAPI) -> None:
     """Errors as {"error": "…"}."""
 
     def refused(_: Request, error: Exception) -> JSONResponse:
-        assert isinstance(error, HTTPException)
+        assert isinstance(error, StarletteHTTPException)
         return JSONResponse({"error": error.detail}, error.status_code)
 
     def wrong(_: Request, error: Exception) -> JSONResponse:
@@ -177,8 +190,11 @@ def _speak_in_sentences(app: FastAPI) -> None:
         return JSONResponse({"error": f"{where}: {first['msg']}"}, 422)
 
     def lost(_: Request, error: Exception) -> JSONResponse:
-        return JSONResponse({"error": "the answer could not be kept; try again"}, 503)
+        # The page sends it again; whoever serves must hear why.
+        _log.error("the study's files or database: %s", one_line(error, 300))
+        return JSONResponse({"error": "this did not succeed; try again"}, 503)
 
-    app.add_exception_handler(HTTPException, refused)
+    app.add_exception_handler(StarletteHTTPException, refused)
     app.add_exception_handler(RequestValidationError, wrong)
     app.add_exception_handler(SQLAlchemyError, lost)
+    app.add_exception_handler(OSError, lost)

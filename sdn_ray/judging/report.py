@@ -1,23 +1,29 @@
 """`study report`: what was found, as text, LaTeX, a picture, and in the models' MLflow runs."""
 
+import csv
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
+from io import StringIO
 from pathlib import Path
 
 from sdn_ray.errors import UserError
 from sdn_ray.files import replacing, write_text
-from sdn_ray.judging.answers import Answers, sqlite_url
-from sdn_ray.judging.findings import Findings, QuestionFindings, find
+from sdn_ray.judging.answers import Answer, Answers, sqlite_url
+from sdn_ray.judging.findings import PHOTOGRAPH, Findings, QuestionFindings, find
 from sdn_ray.judging.study import Key, Study, read_key, read_study, record
 from sdn_ray.judging.trials import rater_trials
 from sdn_ray.metrics.rankings import Interval
-from sdn_ray.runs.folder import TrackedRun
 from sdn_ray.runs.latex import latex
 from sdn_ray.runs.terminal import Display
 from sdn_ray.runs.tracking import Recorder
 
 REPORT = "report"
+# Of the single answers.
+_COLUMNS = (
+    "rater", "trial", "question", "kind", "caption",
+    "shown", "answer", "picture", "milliseconds", "page", "answered",
+)  # fmt: skip
 _RANKS = ("method", "mean rank", "95 % interval", "± of single ranks", "with all raters")
 _PAIRS = ("pair", "difference", "95 % interval", "before, %", "p (Holm)")
 
@@ -33,7 +39,8 @@ def report_study(folder: Path, database: str | None, display: Display) -> Findin
     Raises:
         UserError: there is no study, or nobody has answered.
     """
-    study, key = read_study(folder), read_key(folder)
+    study = read_study(folder)
+    key = read_key(folder, study)
     kept = Answers(database or sqlite_url(folder), study.id)
     answers = kept.all()
     kept.close()
@@ -51,6 +58,8 @@ def report_study(folder: Path, database: str | None, display: Display) -> Findin
     write_text(
         out / "report.json", json.dumps({"study": record(study)} | asdict(found), indent=1) + "\n"
     )
+    write_text(out / "answers.csv", _single_answers(study, key, answers))
+    (out / "report.png").unlink(missing_ok=True)
     if found.questions:
         _picture(out / "report.png", found.questions)
     _into_mlflow(key, found, out, display)
@@ -71,6 +80,8 @@ def markdown(study: Study, found: Findings) -> str:
         f"{len(found.excluded)} were left out.",
         *(f"- rater {slot}: {'; '.join(why)}" for slot, why in sorted(found.excluded.items())),
     ]
+    asked = {one.question for one in found.questions}
+    parts += [f"No answer to the question of {q} is left." for q in study.ranked if q not in asked]
     for one in found.questions:
         parts += [f"## {one.question.capitalize()}", *_about(one)]
         parts += [_table(_RANKS, _rank_cells(one)), _table(_PAIRS, _pair_cells(one))]
@@ -78,6 +89,27 @@ def markdown(study: Study, found: Findings) -> str:
         parts += ["## Match", "Share of pictures that were given their own caption of four."]
         parts += [_table(("pictures of", "right, %", "95 % interval"), _match_cells(found))]
     return "\n\n".join(parts) + "\n"
+
+
+def _single_answers(study: Study, key: Key, answers: Sequence[Answer]) -> str:
+    """Every answer with the methods' names, for whoever wants to compute something else."""
+    text = StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(_COLUMNS)
+    names = (*key.methods, PHOTOGRAPH)
+    for one in answers:
+        item = (study.gold if one.kind == "gold" else study.captions)[one.item]
+        if one.question == "match":
+            shown, said = (
+                [study.captions[c].text for c in places] for places in (one.shown, one.answer)
+            )
+        else:
+            shown, said = ([names[c] for c in places] for places in (one.shown, one.answer))
+        picture = "" if one.picture is None else names[one.picture]
+        lists = (json.dumps(texts, ensure_ascii=False) for texts in (shown, said))
+        asked = (one.slot, one.trial, one.question, one.kind, item.text)
+        writer.writerow((*asked, *lists, picture, one.milliseconds, one.page, one.answered))
+    return text.getvalue()
 
 
 def tables(found: Findings) -> str:
@@ -203,6 +235,6 @@ def _into_mlflow(key: Key, found: Findings, out: Path, display: Display) -> None
         }
         if name in found.matches:
             values["study/match_right"] = found.matches[name].value
-        recorder = Recorder(TrackedRun(**tracked), display.line)
+        recorder = Recorder(tracked, display.line)
         recorder.metrics(values, 0)
         recorder.folder(out, "study")

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from sdn_ray.errors import UserError
 from sdn_ray.files import read_json, write_text
+from sdn_ray.runs.folder import TrackedRun
 
 STUDY, KEY, IMAGES = "study.json", "key.json", "images"
 Question = Literal["quality", "correlation", "match"]
@@ -25,7 +26,7 @@ CHOICES = 4  # captions of a match trial
 # Written into the study before it begins.
 EXCLUSION = (
     "Left out are raters who passed less than 80 % of the attention checks, whose median time a "
-    "trial is under 2 seconds, or who always put the same place first."
+    "trial is under 2 seconds, or who, of 10 trials or more, always put the same place first."
 )
 
 
@@ -82,7 +83,7 @@ class Key:
     methods: tuple[str, ...]  # of the columns
     reference: str  # the data set's name
     models: tuple[str | None, ...]  # hash of each method's folder as it was
-    tracked: tuple[dict[str, str] | None, ...]  # MLflow run of each, if known
+    tracked: tuple[TrackedRun | None, ...]  # MLflow run of each, if known
 
 
 def write_study(folder: Path, study: Study, key: Key) -> None:
@@ -109,21 +110,40 @@ def read_study(folder: Path) -> Study:
                 raise UserError(
                     f"{path}: {name}.{place} has {len(images)} images, expected {study.methods}"
                 )
-    if not 0 <= study.common <= len(study.captions) or study.raters < study.raters_per_caption:
+    if not (
+        0 <= study.common <= len(study.captions)
+        and 1 <= study.raters_per_caption <= study.raters
+        and study.methods >= 2
+        and study.seed >= 0
+    ):
         raise UserError(
-            f"{path}: found {study.common} common ones of {len(study.captions)} captions and "
-            f"{study.raters_per_caption} of {study.raters} raters a caption, expected at most all"
+            f"{path}: found {study.common} common ones of {len(study.captions)} captions of "
+            f"{study.methods} methods, {study.raters_per_caption} of {study.raters} raters a "
+            f"caption and the seed {study.seed}; expected two methods, and no more than there are"
         )
+    for place, gold in enumerate(study.gold):
+        if not 0 <= gold.column < study.methods:
+            raise UserError(
+                f"{path}: gold.{place}.column: found {gold.column}, expected 0 to "
+                f"{study.methods - 1}"
+            )
+    if "match" in study.questions and any(one.real is None for one in study.captions):
+        raise UserError(f"{path}: found match and captions without `real`, expected all with it")
     return study
 
 
-def read_key(folder: Path) -> Key:
+def read_key(folder: Path, study: Study) -> Key:
     """The key of a folder.
 
     Raises:
-        UserError: there is none, or its file was spoiled.
+        UserError: there is none, its file was spoiled, or it is another study's.
     """
-    return read_json(folder / KEY, Key, "the key that `python -m sdn_ray.study create` wrote")
+    path = folder / KEY
+    key = read_json(path, Key, "the key that `python -m sdn_ray.study create` wrote")
+    counts = {len(key.methods), len(key.models), len(key.tracked)}
+    if counts != {study.methods}:
+        raise UserError(f"{path}: has not the {study.methods} methods of {STUDY}, expected its key")
+    return key
 
 
 def detectable(rankings: int, methods: int) -> float:

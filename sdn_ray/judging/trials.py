@@ -33,8 +33,9 @@ def rater_trials(study: Study, slot: int) -> tuple[Trial, ...]:
     """All trials of a rater, a block a question.
 
     Half of the raters begin with quality, the others with correlation; matches come last, since
-    they show sentences beside pictures. Rater number ``slot`` is asked about the captions of
-    place ``slot`` modulo the study's raters, so a rater too many is one more of a place.
+    they show sentences beside pictures, and are of captions that the rater has not seen, where
+    there are such. Rater number ``slot`` is asked about the captions of place ``slot`` modulo the
+    study's raters, so a rater too many is one more of a place.
 
     Args:
         study: asked about.
@@ -102,7 +103,10 @@ def _balanced_orders(
 
 def _match_block(study: Study, slot: int) -> list[Trial]:
     random = _random(study, "match", slot)
-    captions = random.permutation(own_captions(study, slot))
+    seen = own_captions(study, slot)
+    others_own = own_captions(study, slot + study.raters_per_caption)
+    unseen = np.setdiff1d(others_own, seen)
+    captions = random.permutation(unseen if len(unseen) else seen)
     classes = [caption.class_id for caption in study.captions]
     trials = []
     for number, caption in enumerate(captions):

@@ -1,13 +1,15 @@
 """In front of a page: hosts, token, size and rate of requests, and headers that keep it alone."""
 
+import hashlib
 import hmac
 import ipaddress
 import json
+import re
 import time
 from collections import OrderedDict
 from dataclasses import dataclass
 from http.cookies import SimpleCookie
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import parse_qsl, quote, urlencode
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -15,9 +17,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from sdn_ray.errors import UserError
 
 _COOKIE = "page_token"
-_LOCAL = {"localhost", "127.0.0.1", "[::1]"}
+_REMEMBERED = 30 * 24 * 3600  # seconds: raters come back
 _MOST_CLIENTS = 10_000  # whose rates are remembered
-_SHORTEST_TOKEN = 16  # characters
+_TOKEN = re.compile(r"[A-Za-z0-9_-]{16,200}")  # that needs no quoting anywhere
 # Everything a page needs comes from here; what a browser makes of answers is never run.
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src "
@@ -49,9 +51,10 @@ def check_host(host: str, token: str | None) -> None:
             f"--host: found {host} without --token; expected both, or --host localhost. Whoever "
             "reaches the page may use it"
         )
-    if token is not None and (len(token) < _SHORTEST_TOKEN or not token.isascii()):
+    if token is not None and not _TOKEN.fullmatch(token):
         raise UserError(
-            f"--token: found {len(token)} characters, expected at least {_SHORTEST_TOKEN} of ASCII"
+            f"--token: found {len(token)} characters, expected 16 to 200 letters, digits, _ and -, "
+            "such as `openssl rand -hex 16` prints"
         )
 
 
@@ -78,6 +81,8 @@ class Guard:
         self, app: ASGIApp, *, local: bool, token: str | None = None, limits: Limits | None = None
     ) -> None:
         self._app, self._local, self._token = app, local, token
+        # Cookies know no ports: two pages of one host must not take each other's.
+        self._cookie = f"{_COOKIE}_{hashlib.sha256((token or '').encode()).hexdigest()[:8]}"
         self._limits = limits or Limits()
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
@@ -100,15 +105,17 @@ class Guard:
             most = self._limits.body
             await _answer(send, 413, f"the request has more than {most} bytes")
             return
+        if isinstance(body, _Gone):
+            return
         await self._app(scope, _replayed(body, receive), _with_headers(send))
 
     def _refusal(self, scope: Scope, headers: Headers) -> tuple[int, str] | None:
         host = headers.get("host", "").rpartition(":")
         name = host[0] if host[1] and host[2].isdigit() else headers.get("host", "")
-        if self._local and name.lower() not in _LOCAL:
+        if self._local and not is_local(name.lower()):
             return 421, "this page answers to localhost alone"
         if self._token and not (self._in_cookie(headers) or self._in_address(scope)):
-            return 401, "the token is missing or wrong; open the link that you were given"
+            return 403, "the token is missing or wrong; open the link that you were given"
         if not self._may_ask((scope.get("client") or ("",))[0]):
             return 429, "too many requests; wait a moment"
         return None
@@ -123,7 +130,7 @@ class Guard:
             cookie.load(headers.get("cookie", ""))
         except Exception:  # of whatever kind, it is no cookie of ours
             return False
-        return _COOKIE in cookie and self._fits(cookie[_COOKIE].value)
+        return self._cookie in cookie and self._fits(cookie[self._cookie].value)
 
     def _fits(self, given: str) -> bool:
         return hmac.compare_digest(given.encode(), (self._token or "").encode())
@@ -132,8 +139,10 @@ class Guard:
         """Put the token into a cookie, and out of the address, where histories keep it."""
         query = parse_qsl(scope["query_string"].decode("latin-1"))
         rest = urlencode([(name, value) for name, value in query if name != "token"])
-        cookie = f"{_COOKIE}={self._token}; HttpOnly; SameSite=Strict; Path=/"
-        path = "/" + scope["path"].lstrip("/")  # two slashes would be another host
+        # Lax: a link in a mail that is read in a browser comes from another site.
+        kept = f"HttpOnly; SameSite=Lax; Path=/; Max-Age={_REMEMBERED}"
+        cookie = f"{self._cookie}={self._token}; {kept}"
+        path = "/" + quote(scope["path"].lstrip("/"))  # two slashes would be another host
         target = path + (f"?{rest}" if rest else "")
         await _answer(send, 303, "", {"location": target, "set-cookie": cookie})
 
@@ -147,7 +156,7 @@ class Guard:
             self._buckets.popitem(last=False)
         return left >= 1
 
-    async def _body(self, headers: Headers, receive: Receive) -> bytes | None:
+    async def _body(self, headers: Headers, receive: Receive) -> "bytes | _Gone | None":
         """The whole body; None where it is too long."""
         most = self._limits.body
         length = headers.get("content-length", "0")
@@ -157,13 +166,17 @@ class Guard:
         while True:
             message = await receive()
             if message["type"] != "http.request":
-                return b""
+                return _Gone()
             parts.append(message.get("body", b""))
             size += len(parts[-1])
             if size > most:
                 return None
             if not message.get("more_body"):
                 return b"".join(parts)
+
+
+class _Gone:
+    """Instead of a body: the client has left."""
 
 
 def _replayed(body: bytes, receive: Receive) -> Receive:

@@ -91,6 +91,17 @@ os.kill(os.getpid(), signal.SIGKILL)
     again.close()
 
 
+def test_a_spoiled_database_is_told(tmp_path):
+    answers = Answers(sqlite_url(tmp_path), "s")
+    rater, _ = answers.new_rater()
+    answers.add(rater, 0, TRIAL, (0, 1, 2), 1, "v")
+    with answers._engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE answers SET shown = 'nonsense'")
+    with pytest.raises(UserError, match="--database: the answers cannot be read"):
+        answers.all()
+    answers.close()
+
+
 @pytest.mark.parametrize(
     "url",
     ["nonsense", "nodb:///x", "sqlite:////nowhere/at/all.db", "postgresql://u:secret@localhost/x"],

@@ -136,7 +136,7 @@ def test_the_command_s_report_is_written_and_can_be_written_again(tmp_path):
             report_study(tmp_path, None, display)
         assert "| c | 1.00 |" in screen.getvalue()
         names = {path.name for path in (tmp_path / "report").iterdir()}
-        assert names == {"report.md", "report.tex", "report.json", "report.png"}
+        assert names == {"report.md", "report.tex", "report.json", "report.png", "answers.csv"}
 
 
 def test_a_study_without_answers_has_no_report(tmp_path):

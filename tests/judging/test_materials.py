@@ -11,6 +11,7 @@ from PIL import Image
 from sdn_ray.errors import UserError
 from sdn_ray.judging.materials import Wanted, check_wanted, make_study
 from sdn_ray.judging.study import detectable, read_key, read_study
+from sdn_ray.judging.trials import own_captions
 from tests.judging.studies import CLASSES, METHODS, PHOTOGRAPH, small_study
 
 
@@ -38,6 +39,28 @@ def test_captions_are_of_all_classes_alike(made):
     counts = Counter(caption.class_id for caption in made.study.captions)
     assert len(counts) == CLASSES
     assert max(counts.values()) - min(counts.values()) <= 1
+
+
+def test_no_rater_has_a_few_classes_alone(tmp_path):
+    """Raters are dealt in turn, ten of them, and so are classes, of which there are five."""
+    options = {"captions": 100, "common": 0, "raters": 10, "raters_per_caption": 1, "size": 32}
+    study = small_study(tmp_path, **options).study
+    for slot in range(10):
+        own = {study.captions[c].class_id for c in own_captions(study, slot)}
+        assert len(own) >= 3
+
+
+def test_classes_are_the_data_set_s_whatever_a_folder_says(tmp_path):
+    made = small_study(tmp_path)
+    manifest = made.entries[0].folder / "manifest.jsonl"
+    manifest.write_text(re.sub(r', "class": \d+', "", manifest.read_text()))
+    wanted = Wanted(captions=24, common=4, raters=4, raters_per_caption=2, size=32)
+    again = make_study(tmp_path / "again", made.entries, made.real, "flowers", wanted)
+    assert [c.class_id for c in again.captions] == [c.class_id for c in made.study.captions]
+
+
+def test_pictures_do_not_tell_when_they_were_made(made):
+    assert {path.stat().st_mtime for path in (made.folder / "images").iterdir()} == {0}
 
 
 def test_attention_checks_are_of_captions_that_nobody_judges(made):
@@ -84,7 +107,7 @@ def test_nothing_but_the_key_names_a_method_and_the_key_is_its_owner_s(made):
     names = [path.name for path in (made.folder / "images").iterdir()]
     assert all(re.fullmatch(r"[0-9a-f]{32}\.png", name) for name in names)
     assert stat.S_IMODE((made.folder / "key.json").stat().st_mode) == 0o600
-    assert read_key(made.folder).methods == tuple(METHODS)
+    assert read_key(made.folder, made.study).methods == tuple(METHODS)
 
 
 def test_two_studies_of_the_same_pictures_have_other_file_names(made, tmp_path):

@@ -1,3 +1,5 @@
+from secrets import token_hex
+
 import pytest
 from starlette.testclient import TestClient
 
@@ -28,7 +30,7 @@ def client(made, answers):
 
 
 def begin(client):
-    secret = client.post("/api/raters", json={}).json()["rater"]
+    secret = client.post("/api/raters", json={"secret": token_hex(32)}).json()["rater"]
     return {"Authorization": f"Bearer {secret}"}
 
 
@@ -191,6 +193,26 @@ def test_pictures_are_served_and_kept_by_the_browser(client, made):
     assert answer.status_code == 200
     assert answer.headers["content-type"] == "image/png"
     assert "max-age" in answer.headers["cache-control"]
+    # When a file was made would tell which method's it is.
+    assert {"etag", "last-modified"}.isdisjoint(answer.headers)
+
+
+def test_a_rater_who_begins_twice_is_one(client, answers):
+    secret = token_hex(32)
+    for _ in range(2):
+        answer = client.post("/api/raters", json={"secret": secret})
+        assert (answer.status_code, answer.json()) == (201, {"rater": secret})
+    assert answers.rater(secret).slot == 0
+    assert answers.new_rater()[0].slot == 1
+
+
+@pytest.mark.parametrize("secret", ["", "short", "x" * 64, "0" * 63, 5, None])
+def test_a_secret_that_could_be_guessed_makes_no_rater(client, secret):
+    assert client.post("/api/raters", json={"secret": secret}).status_code == 422
+
+
+def test_what_is_not_there_is_told_as_everything_else_is(client):
+    assert client.get("/nowhere").json() == {"error": "Not Found"}
 
 
 def test_the_page_and_its_script_ask_no_other_host(client):

@@ -27,7 +27,7 @@ def made(tmp_path_factory):
 def wishes(made):
     """Of every picture's file how much it is liked; photographs most, scrambled ones least."""
     liked = {name: place for place, name in enumerate(reversed(PREFERRED))}
-    methods = read_key(made.folder).methods
+    methods = read_key(made.folder, made.study).methods
     found = {}
     for item in (*made.study.captions, *made.study.gold):
         found |= {name: liked[methods[c]] for c, name in enumerate(item.images)}
@@ -106,7 +106,7 @@ def test_three_raters_judge_a_study_through_the_page(made, tmp_path):
     assert [(one.slot, one.trial) for one in kept] == [
         (slot, trial) for slot in range(3) for trial in range(trials)
     ]
-    methods = read_key(made.folder).methods
+    methods = read_key(made.folder, made.study).methods
     for one in kept:
         if one.kind == "gold":
             good = passed(made.study.gold[one.item], one.answer)
@@ -158,3 +158,28 @@ def test_a_caption_is_shown_as_text_whatever_is_in_it(tmp_path):
         page, _ = begin(browser, server)
         assert page.locator("#caption").inner_text().startswith("flower <b>")
         assert page.locator("#caption b").count() == 0
+
+
+@needs_browser
+def test_no_trial_begins_before_all_its_pictures_are_there(made):
+    failed = []
+
+    def fail_once(route):
+        if not failed:
+            failed.append(route.request.url)
+            route.abort()
+        else:
+            route.continue_()
+
+    with Server(made.folder) as server, chromium() as browser:
+        page = browser.new_page()
+        page.route("**/images/*", fail_once)
+        page.goto(server.url)
+        page.get_by_role("button", name="Begin").click()
+        page.get_by_text("A picture did not arrive").wait_for()
+        page.keyboard.press("1")
+        assert page.locator(".rank").count() == 0
+        all_settled(page, 0)
+        page.keyboard.press("1")
+        assert page.locator(".rank").count() == 1
+    assert failed

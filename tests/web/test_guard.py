@@ -1,3 +1,6 @@
+import asyncio
+import hashlib
+
 import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -10,6 +13,7 @@ from sdn_ray.web.guard import Guard, Limits, check_host, is_local
 from sdn_ray.web.server import address, bound_socket
 
 TOKEN = "a-token-of-more-than-16"
+NAME = f"page_token_{hashlib.sha256(TOKEN.encode()).hexdigest()[:8]}"
 
 
 async def echo(request: Request) -> PlainTextResponse:
@@ -22,7 +26,9 @@ def client(base="http://localhost", **options):
     return TestClient(Guard(app, **options), base_url=base, follow_redirects=False)
 
 
-@pytest.mark.parametrize("host", ["localhost", "localhost:8001", "127.0.0.1:80", "[::1]:8001"])
+@pytest.mark.parametrize(
+    "host", ["localhost", "localhost:8001", "127.0.0.1:80", "127.0.0.2:80", "[::1]:8001"]
+)
 def test_this_machine_s_names_are_answered(host):
     assert client().get("/", headers={"host": host}).status_code == 200
 
@@ -34,8 +40,8 @@ def test_a_page_of_another_name_is_not(host):
 
 def test_a_page_for_others_answers_to_any_name():
     found = client(local=False, token=TOKEN)
-    headers = {"host": "lab.example", "cookie": f"page_token={TOKEN}"}
-    assert found.get("/", headers=headers).status_code == 200
+    assert found.get("/", params={"token": TOKEN}).status_code == 303
+    assert found.get("/", headers={"host": "lab.example"}).status_code == 200
 
 
 def test_the_link_with_the_token_becomes_a_cookie_and_loses_it():
@@ -44,7 +50,8 @@ def test_the_link_with_the_token_becomes_a_cookie_and_loses_it():
     assert (answer.status_code, answer.headers["location"]) == (303, "/?a=1")
     cookie = answer.headers["set-cookie"]
     assert "HttpOnly" in cookie
-    assert "SameSite=Strict" in cookie
+    assert "SameSite=Lax" in cookie  # or a link in a mail would lead to nothing
+    assert "Max-Age" in cookie
     assert found.get("/").status_code == 200  # the client kept the cookie
 
 
@@ -57,10 +64,34 @@ def test_the_link_leads_to_no_other_host():
 def test_without_the_token_nothing_is_answered(given):
     for answer in (
         client(token=TOKEN).get("/", params={"token": given}),
-        client(token=TOKEN).get("/", headers={"cookie": f"page_token={given}".encode()}),
+        client(token=TOKEN).get("/", headers={"cookie": f"{NAME}={given}".encode()}),
     ):
-        assert answer.status_code == 401
+        assert answer.status_code == 403  # of a page 401 is an unknown rater
         assert TOKEN not in answer.text
+
+
+def test_two_pages_of_one_host_keep_their_cookies_apart():
+    other = "another-token-of-more-than-16"
+    first, second = client(token=TOKEN), client(token=other)
+    cookies = [
+        page.get("/", params={"token": token}).headers["set-cookie"].partition("=")[0]
+        for page, token in ((first, TOKEN), (second, other))
+    ]
+    assert len(set(cookies)) == 2
+
+
+def test_a_client_that_leaves_before_its_body_is_whole_is_not_answered():
+    called = []
+
+    async def app(scope, receive, send):
+        called.append(scope)
+
+    async def gone():
+        return {"type": "http.disconnect"}
+
+    scope = {"type": "http", "path": "/", "query_string": b"", "headers": [(b"host", b"localhost")]}
+    asyncio.run(Guard(app, local=True)(scope, gone, None))
+    assert called == []
 
 
 def test_a_body_too_long_is_refused_whether_or_not_its_length_is_told():
@@ -98,8 +129,9 @@ def test_other_machines_are_served_with_a_token_alone():
     check_host("0.0.0.0", TOKEN)
     with pytest.raises(UserError, match=r"--host: found 0\.0\.0\.0 without --token"):
         check_host("0.0.0.0", None)
-    with pytest.raises(UserError, match="--token: found 5 characters, expected at least 16"):
-        check_host("0.0.0.0", "short")
+    for token in ("short", "with spaces in it all", "plus+slash/and=others", "ünïcödë-" * 3):
+        with pytest.raises(UserError, match=f"--token: found {len(token)} characters, expected"):
+            check_host("0.0.0.0", token)
 
 
 def test_what_is_this_machine_alone():

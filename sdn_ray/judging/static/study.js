@@ -43,20 +43,26 @@ async function open() {
   key = "study " + study.study;
   byId("questions").replaceChildren(...study.questions.map((text) => element("li", "", text)));
   if (localStorage.getItem(key)) byId("begin").textContent = "Go on";
+  byId("begin").disabled = false;
 }
 
+// The secret is made and kept here before it is sent: asked again, or clicked twice, it is one rater.
 async function begin() {
-  if (!localStorage.getItem(key)) {
-    const answer = await ask("/api/raters", {});
-    if (answer.status !== 201) return say(answer.body.error);
-    localStorage.setItem(key, answer.body.rater);
-  }
+  if (busy) return;
   wait(true);
   try {
+    if (!localStorage.getItem(key)) localStorage.setItem(key, newSecret());
+    const answer = await ask("/api/raters", { secret: localStorage.getItem(key) });
+    if (answer.status !== 201) return say(answer.body.error);
     await follow(await ask("/api/trial"));
   } finally {
     wait(false);
   }
+}
+
+function newSecret() {
+  const bytes = crypto.getRandomValues(new Uint8Array(32));
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
 // What the server answered: the next trial, the end, or an error.
@@ -117,9 +123,24 @@ async function draw() {
   }));
   show("trial");
   mark();
-  await Promise.all(images.map((image) => image.decode().catch(() => {})));
+  await Promise.all(images.map(loaded));
+  say("");
   began = performance.now();
   byId("question").focus();
+}
+
+// No trial begins before all of its pictures can be seen.
+async function loaded(image) {
+  const source = image.src;
+  for (let rest = 500; ; rest = Math.min(2 * rest, 8000)) {
+    try {
+      return await image.decode();
+    } catch (error) {
+      say("A picture did not arrive. Trying again …");
+      await pause(rest);
+      image.src = source;
+    }
+  }
 }
 
 function needed() { return trial.sentences ? 1 : trial.images.length; }
@@ -154,7 +175,7 @@ function ordinal(number) { return number + (["st", "nd", "rd"][number - 1] || "t
 async function next() {
   if (busy || chosen.length !== needed()) return;
   wait(true);
-  const milliseconds = Math.round(performance.now() - began);
+  const milliseconds = Math.min(Math.round(performance.now() - began), 86400000);
   try {
     await follow(await ask("/api/answers", { trial: trial.trial, choice: chosen, milliseconds }));
   } finally {
