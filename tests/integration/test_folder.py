@@ -6,11 +6,13 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 
-from sdn_ray import evaluate, figures, generate
 from sdn_ray.data.image_sets import read_image_set
 from sdn_ray.data.prepared import caption_arrays, store_captions
 from sdn_ray.data.readers.folder import read_folder
 from sdn_ray.data.references import read_reference
+from sdn_ray.evaluate import main as evaluate
+from sdn_ray.figures import main as figures
+from sdn_ray.generate import main as generate
 from sdn_ray.models.plan import Plan
 from sdn_ray.models.teacher import Teacher
 from sdn_ray.preparation.images import prepare_images
@@ -118,5 +120,5 @@ def _lines(folder):
     return (folder / "metadata.jsonl").read_text().splitlines()
 
 
-def run(module, *arguments):
-    return run_command(module.main, [str(argument) for argument in arguments])
+def run(main, *arguments):
+    return run_command(main, [str(argument) for argument in arguments])

@@ -231,7 +231,7 @@ def test_what_the_stages_are_called_and_want_to_see():
     assert keypoints.rate_options == "gawwn.keypoint_stage.learning_rate"
     assert (keypoints.draws_pictures, images.draws_pictures) == (False, True)
     assert images.rate_options == "gawwn.image_stage.learning_rate"
-    assert keypoints.rows == Rows(located=True)
+    assert keypoints.rows == Rows(located=True, images=False)
     assert images.rows == Rows(wrong=True, captions=4, located=True)
     assert new_method("none").stages[0].rows == Rows(wrong=True, captions=4)
     assert keypoints.adversarial
