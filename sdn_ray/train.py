@@ -3,13 +3,15 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 from sdn_ray.config import ExperimentConfig
 from sdn_ray.errors import in_python
 from sdn_ray.runs.command_line import read_run_arguments, run_command, typed
 from sdn_ray.runs.experiment import flatten
 from sdn_ray.runs.terminal import LOADING, Display
+
+Config = str | Path | Mapping[str, Any] | ExperimentConfig | None
 
 PROG = "python -m sdn_ray.train"
 DESCRIPTION = (
@@ -24,9 +26,19 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
+@overload
+def train(
+    config: Config = None, *, output: str | Path | None = None, resume: str | Path | None = None
+) -> Path: ...
+
+
+@overload  # where dotted options are given as a dictionary, it might also have those two
+def train(config: Config = None, **options: Any) -> Path: ...
+
+
 @in_python()
 def train(
-    config: str | Path | Mapping[str, Any] | ExperimentConfig | None = None,
+    config: Config = None,
     *,
     output: str | Path | None = None,
     resume: str | Path | None = None,
