@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 import sdn_ray
+from sdn_ray.data.decoding import resized
 from sdn_ray.data.image_sets import ImageReader, SetImage, read_image_set, read_real
 from sdn_ray.data.references import RealImages, source_name
 from sdn_ray.errors import UserError
@@ -244,28 +245,27 @@ class _Writer:
         self, image: SetImage, pair: _Pair, column: int, random: np.random.Generator
     ) -> str:
         """A method's picture, cut into blocks that are mixed."""
-        pixels = np.array(self._pixels(image))
+        pixels = self._pixels(image).copy()
         side = self._size // _BLOCKS * _BLOCKS
         blocks = pixels[:side, :side].reshape(_BLOCKS, side // _BLOCKS, _BLOCKS, -1, 3)
         blocks = blocks.swapaxes(1, 2).reshape(_BLOCKS * _BLOCKS, side // _BLOCKS, -1, 3)
         blocks = blocks[random.permutation(len(blocks))]
         mixed = blocks.reshape(_BLOCKS, _BLOCKS, side // _BLOCKS, -1, 3).swapaxes(1, 2)
         pixels[:side, :side] = mixed.reshape(side, side, 3)
-        return self._write(f"scrambled {column} {pair}", Image.fromarray(pixels))
+        return self._write(f"scrambled {column} {pair}", pixels)
 
     def photograph(self, path: Path) -> str:
         """A real one."""
         pixels = read_real(path, self._size, self._size)
-        return self._write(f"real {path}", Image.fromarray(pixels))
+        return self._write(f"real {path}", pixels)
 
-    def _pixels(self, image: SetImage) -> Image.Image:
-        size = (self._size, self._size)
-        return Image.fromarray(self._read(image)).resize(size, Image.Resampling.BICUBIC)
+    def _pixels(self, image: SetImage) -> np.ndarray:
+        return resized(self._read(image), self._size, self._size)
 
-    def _write(self, what: str, picture: Image.Image) -> str:
+    def _write(self, what: str, pixels: np.ndarray) -> str:
         digest = hmac.new(self._secret, what.encode(), hashlib.sha256).hexdigest()
         name = f"{digest[:32]}.png"
         with replacing(self._folder / name) as partial:
-            picture.save(partial)  # of pixels alone: no metadata
+            Image.fromarray(pixels).save(partial)  # of pixels alone: no metadata
             os.utime(partial, (0, 0))  # when it was made would tell which column it is of
         return name

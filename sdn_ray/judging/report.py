@@ -14,7 +14,7 @@ from sdn_ray.judging.findings import PHOTOGRAPH, Findings, QuestionFindings, fin
 from sdn_ray.judging.study import Key, Study, read_key, read_study, record
 from sdn_ray.judging.trials import rater_trials
 from sdn_ray.metrics.rankings import Interval
-from sdn_ray.runs.latex import latex
+from sdn_ray.runs.tables import latex, markdown
 from sdn_ray.runs.terminal import Display
 from sdn_ray.runs.tracking import Recorder
 
@@ -52,7 +52,7 @@ def report_study(folder: Path, database: str | None, display: Display) -> Findin
     found = find(study, key, answers, trials)
     out = folder / REPORT
     out.mkdir(exist_ok=True)
-    text = markdown(study, found)
+    text = report_text(study, found)
     write_text(out / "report.md", text)
     write_text(out / "report.tex", tables(found))
     write_text(
@@ -68,7 +68,7 @@ def report_study(folder: Path, database: str | None, display: Display) -> Findin
     return found
 
 
-def markdown(study: Study, found: Findings) -> str:
+def report_text(study: Study, found: Findings) -> str:
     """The whole report."""
     parts = [
         f"# Study {study.name}",
@@ -84,10 +84,10 @@ def markdown(study: Study, found: Findings) -> str:
     parts += [f"No answer to the question of {q} is left." for q in study.ranked if q not in asked]
     for one in found.questions:
         parts += [f"## {one.question.capitalize()}", *_about(one)]
-        parts += [_table(_RANKS, _rank_cells(one)), _table(_PAIRS, _pair_cells(one))]
+        parts += [markdown(_RANKS, _rank_cells(one)), markdown(_PAIRS, _pair_cells(one))]
     if found.matches:
         parts += ["## Match", "Share of pictures that were given their own caption of four."]
-        parts += [_table(("pictures of", "right, %", "95 % interval"), _match_cells(found))]
+        parts += [markdown(("pictures of", "right, %", "95 % interval"), _match_cells(found))]
     return "\n\n".join(parts) + "\n"
 
 
@@ -180,11 +180,6 @@ def _match_cells(found: Findings) -> list[list[str]]:
         ]
         for name, share in found.matches.items()
     ]
-
-
-def _table(headers: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
-    lines = [headers, ["---"] * len(headers), *cells]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _interval(of: Interval) -> str:

@@ -26,7 +26,7 @@ from sdn_ray.metrics.attributes import ATTRIBUTES
 from sdn_ray.metrics.classifier_score import distance_name, score_name
 from sdn_ray.metrics.evaluation import TEST_SPLITS
 from sdn_ray.runs.folder import read_metrics, read_scores
-from sdn_ray.runs.latex import latex
+from sdn_ray.runs.tables import latex, markdown
 from sdn_ray.runs.terminal import Display
 from sdn_ray.runs.tracking import Recorder
 from sdn_ray.scoring.image_sets import Entry
@@ -325,9 +325,7 @@ def _write(
     paths = [folder / f"table.{suffix}" for suffix in ("json", "md", "tex", "png")]
     values = {row.name: {"seeds": row.seeds, **row.found} for row in rows}
     write_text(paths[0], json.dumps(values, indent=1) + "\n")
-    lines = [headers, ["---"] * len(headers), *cells]
-    markdown = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    write_text(paths[1], "\n\n".join([title, markdown, *notes]) + "\n")
+    write_text(paths[1], "\n\n".join([title, markdown(headers, cells), *notes]) + "\n")
     write_text(paths[2], latex(headers, cells, notes))
     _picture(paths[3], title, headers, cells, notes)
     return paths

@@ -9,7 +9,7 @@ from rich.console import Console
 from sdn_ray.errors import UserError
 from sdn_ray.judging.answers import Answer, Answers, sqlite_url
 from sdn_ray.judging.findings import PHOTOGRAPH, find, rankings
-from sdn_ray.judging.report import markdown, report_study, tables
+from sdn_ray.judging.report import report_study, report_text, tables
 from sdn_ray.judging.study import Key, write_study
 from sdn_ray.judging.trials import Trial
 from sdn_ray.runs.terminal import Display
@@ -114,7 +114,7 @@ def test_matches_count_the_caption_itself():
 
 
 def test_the_report_says_what_was_found():
-    text = markdown(STUDY, found())
+    text = report_text(STUDY, found())
     assert "| a | 1.38 |" in text
     assert "8 rankings of 6 captions by 2 raters" in text
     assert "0 were left out" in text

@@ -6,7 +6,7 @@ import pytest
 
 from sdn_ray.config import DatasetConfig, EvaluationConfig, ExperimentConfig
 from sdn_ray.errors import UserError
-from sdn_ray.runs.latex import latex
+from sdn_ray.runs.tables import latex
 from sdn_ray.search.space import SearchSpace
 from sdn_ray.search.table1 import (
     Row,

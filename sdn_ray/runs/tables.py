@@ -1,4 +1,4 @@
-"""Tables as LaTeX has them."""
+"""Tables as Markdown and LaTeX have them."""
 
 from collections.abc import Sequence
 
@@ -15,6 +15,12 @@ _SIGNS = {
     "<": r"$<$",
     "−": "$-$",
 }
+
+
+def markdown(headers: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
+    """A table of Markdown, without a newline at its end."""
+    lines = [headers, ["---"] * len(headers), *cells]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def latex(headers: Sequence[str], cells: Sequence[Sequence[str]], notes: Sequence[str] = ()) -> str:
