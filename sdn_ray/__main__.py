@@ -9,6 +9,7 @@ COMMANDS = {
     "evaluate": "the paper's scores of images, or of a text encoder",
     "figures": "the paper's figures",
     "study": "people put pictures of several methods in order (the paper's Table 2)",
+    "serve": "a page to try captions, and its JSON API",
     "train_text": "a text encoder by itself",
     "convert_text": "released text encoders and captions",
     "benchmark": "images/s beside plain PyTorch loops",

@@ -7,7 +7,7 @@ from jsonargparse import ArgumentParser
 
 from sdn_ray.data.references import PARTS
 from sdn_ray.errors import UserError
-from sdn_ray.runs.command_line import new_file, run_command
+from sdn_ray.runs.command_line import add_index_options, new_file, run_command
 from sdn_ray.runs.experiment import absolute, parse
 from sdn_ray.runs.terminal import LOADING, Display
 
@@ -84,13 +84,7 @@ def _add_worst(parser: ArgumentParser) -> None:
 
 def _add_retrieval(parser: ArgumentParser) -> None:
     _add_sources(parser)
-    add = parser.add_argument
-    add("--teacher", type=str, required=True, help="imagenet, or a safetensors file of a VGG.")
-    add("--plan", type=str, help="The VGG's plan, where its file does not say.")
-    add("--fc_width", type=int, default=4096, help="Width of fc6 and fc7.")
-    add("--epochs", type=int, default=10, help="Of fine-tuning.")
-    add("--learning_rate", type=float, default=3e-4, help="The highest of fine-tuning.")
-    add("--cache", type=str, help="Where network and index are kept. Default: ~/.cache/sdn_ray.")
+    add_index_options(parser)
 
 
 def _add_model(parser: ArgumentParser) -> None:

@@ -15,6 +15,7 @@ COMMANDS = frozenset(
         "evaluate",
         "figures",
         "study",
+        "serve",
         "train_text",
         "convert_text",
         "benchmark",
@@ -23,7 +24,7 @@ COMMANDS = frozenset(
 # From the top down: a room imports from rooms of lower rows alone.
 ROWS = (
     COMMANDS,
-    {"search", "judging"},
+    {"search", "judging", "serving"},
     {"training", "scoring"},
     {"preparation"},
     {"runs"},

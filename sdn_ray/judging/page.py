@@ -1,27 +1,21 @@
 """The page of a study: an ASGI app that asks, shows and keeps."""
 
 import hashlib
-import logging
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Header, HTTPException
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse, JSONResponse, Response
-from fastapi.staticfiles import StaticFiles
+from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.exc import SQLAlchemyError
-from starlette.exceptions import HTTPException as StarletteHTTPException
-from starlette.requests import Request
 
-from sdn_ray.errors import one_line
 from sdn_ray.judging.answers import AnsweredError, Answers, Rater
 from sdn_ray.judging.study import IMAGES, QUESTIONS, Study
 from sdn_ray.judging.trials import Trial, rater_trials
+from sdn_ray.web.pages import new_page
 
-_log = logging.getLogger("uvicorn.error")
 _STATIC = Path(__file__).parent / "static"
 _LONGEST_TRIAL = 7 * 24 * 3600 * 1000  # milliseconds that a page may have stood open
 
@@ -112,7 +106,7 @@ def study_app(folder: Path, study: Study, answers: Answers) -> FastAPI:
         study: read from it.
         answers: where they are kept.
     """
-    app = FastAPI(title="study", docs_url=None, redoc_url=None)  # those load from elsewhere
+    app = new_page("study", _STATIC, "study.html", SQLAlchemyError, OSError)
     asker = _Asker(study, answers, page_version())
     pictures = {one.real for one in study.captions if one.real}
     for images in (*(c.images for c in study.captions), *(g.images for g in study.gold)):
@@ -126,10 +120,6 @@ def study_app(folder: Path, study: Study, answers: Answers) -> FastAPI:
         return rater
 
     known = Annotated[Rater, Depends(known_rater)]
-
-    @app.get("/", include_in_schema=False)
-    def page() -> FileResponse:
-        return FileResponse(_STATIC / "study.html")
 
     @app.get("/api/study")
     def about() -> dict[str, Any]:
@@ -165,8 +155,6 @@ def study_app(folder: Path, study: Study, answers: Answers) -> FastAPI:
         content = (folder / IMAGES / name).read_bytes()
         return Response(content, media_type="image/png", headers={"Cache-Control": "max-age=86400"})
 
-    app.mount("/static", StaticFiles(directory=_STATIC), name="static")
-    _speak_in_sentences(app)
     return app
 
 
@@ -174,27 +162,3 @@ def page_version() -> str:
     """A hash of the page's own files: what the raters saw."""
     files = sorted(_STATIC.iterdir())
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:12]
-
-
-def _speak_in_sentences(app: FastAPI) -> None:
-    """Errors as {"error": "…"}."""
-
-    def refused(_: Request, error: Exception) -> JSONResponse:
-        assert isinstance(error, StarletteHTTPException)
-        return JSONResponse({"error": error.detail}, error.status_code)
-
-    def wrong(_: Request, error: Exception) -> JSONResponse:
-        assert isinstance(error, RequestValidationError)
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"][1:]) or "the request"
-        return JSONResponse({"error": f"{where}: {first['msg']}"}, 422)
-
-    def lost(_: Request, error: Exception) -> JSONResponse:
-        # The page sends it again; whoever serves must hear why.
-        _log.error("the study's files or database: %s", one_line(error, 300))
-        return JSONResponse({"error": "this did not succeed; try again"}, 503)
-
-    app.add_exception_handler(StarletteHTTPException, refused)
-    app.add_exception_handler(RequestValidationError, wrong)
-    app.add_exception_handler(SQLAlchemyError, lost)
-    app.add_exception_handler(OSError, lost)

@@ -1,6 +1,7 @@
 """From embeddings to pixels with a trained generator."""
 
 from collections.abc import Iterator
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -13,7 +14,19 @@ BATCH = 128  # captions that are drawn at once; another number may round another
 MOST_STEPS = 200  # from one caption to another
 
 
-def check_drawing(generator: ImageGenerator, samples: int, seed: int) -> None:
+class Draws(Protocol):
+    """What a generator says of the pictures it can draw."""
+
+    @property
+    def samples(self) -> int:
+        """Of a forward pass."""
+
+    @property
+    def noise_dim(self) -> int:
+        """0: it takes no noise."""
+
+
+def check_drawing(generator: Draws, samples: int, seed: int) -> None:
     """Refuse what a generator cannot draw.
 
     Raises:

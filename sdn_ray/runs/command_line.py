@@ -93,6 +93,18 @@ def refuse_others(names: Sequence[str], *allowed: str) -> None:
         )
 
 
+def add_index_options(parser: ArgumentParser, *, required: bool = True) -> None:
+    """Options of an index of training images, to find the nearest ones (section 4.6)."""
+    add = parser.add_argument
+    what = "imagenet, or a safetensors file of a VGG."
+    add("--teacher", type=str, required=required, help=what)
+    add("--plan", type=str, help="The VGG's plan, where its file does not say.")
+    add("--fc_width", type=int, default=4096, help="Width of fc6 and fc7.")
+    add("--epochs", type=int, default=10, help="Of fine-tuning.")
+    add("--learning_rate", type=float, default=3e-4, help="The highest of fine-tuning.")
+    add("--cache", type=str, help="Where network and index are kept. Default: ~/.cache/sdn_ray.")
+
+
 def run_command(main: Callable[[Sequence[str]], int], arguments: Sequence[str] | None) -> int:
     """Run a command; what the user got wrong is one line on stderr, not a traceback."""
     try:

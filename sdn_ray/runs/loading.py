@@ -7,7 +7,7 @@ import torch
 
 from sdn_ray.errors import UserError, in_python
 from sdn_ray.methods.precision import use_full_float32
-from sdn_ray.models.export import load_model
+from sdn_ray.models.export import Model, load_model
 from sdn_ray.models.trained import TrainedModel
 from sdn_ray.runs.experiment import absolute
 from sdn_ray.runs.storage import RunStorage, stored_run
@@ -36,13 +36,22 @@ def load(model: str | Path, *, device: str | None = None) -> TrainedModel:
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if torch.device(device).type == "cuda":
         use_full_float32()
-    if "://" not in str(model):
-        found = load_model(Path(absolute(str(model), "--model")))
+    return TrainedModel(read_model(str(model)).to(device))
+
+
+def read_model(model: str) -> Model:
+    """A model that reads captions, from its folder or its URI; as `load` has it.
+
+    Raises:
+        UserError: as there.
+    """
+    if "://" not in model:
+        found = load_model(Path(absolute(model, "--model")))
     else:
         with TemporaryDirectory() as folder:
-            found = load_model(_fetched(str(model), Path(folder)))
+            found = load_model(_fetched(model, Path(folder)))
     found.reader()  # refuses a model that has none
-    return TrainedModel(found.to(device))
+    return found
 
 
 def _fetched(uri: str, folder: Path) -> Path:

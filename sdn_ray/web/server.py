@@ -1,5 +1,6 @@
 """Running a page: bound to an address, ended by Ctrl-C or SIGTERM after what is under way."""
 
+import signal
 import socket
 from contextlib import suppress
 
@@ -43,5 +44,9 @@ def serve(app: ASGIApp, found: socket.socket) -> None:
         server_header=False,
         timeout_graceful_shutdown=_LAST_REQUESTS,
     )
-    with suppress(KeyboardInterrupt):  # which uvicorn raises again when all is answered
-        uvicorn.Server(config).run(sockets=[found])
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with suppress(KeyboardInterrupt):  # uvicorn raises the signal again when all is answered
+            uvicorn.Server(config).run(sockets=[found])
+    finally:
+        signal.signal(signal.SIGTERM, before)

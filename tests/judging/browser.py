@@ -1,35 +1,13 @@
-"""A real browser, and the study's page served by the command itself."""
+"""The study's page in a browser, served by the command itself."""
 
-import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
-from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
-
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-needs_browser = pytest.mark.skipif(
-    CHROMIUM is None, reason="no chromium here: `apt-get install chromium` brings it"
-)
 # Three seconds pass between any two looks at the clock: raters of flesh are not so fast.
 SLOW_CLOCK = "let now = 0; performance.now = () => (now += 3000);"
-
-
-@contextmanager
-def chromium():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        options = ["--no-sandbox"] if os.geteuid() == 0 else []
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=options)
-        try:
-            yield browser
-        finally:
-            browser.close()
 
 
 class Server:

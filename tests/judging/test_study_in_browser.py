@@ -9,11 +9,10 @@ from tests.judging.browser import (
     SLOW_CLOCK,
     Server,
     all_settled,
-    chromium,
     names_of,
-    needs_browser,
 )
 from tests.judging.studies import small_study
+from tests.web.chromium import chromium, needs_browser
 
 PREFERRED = ("sdn", "stackgan", "gan-int-cls")  # by the raters of these tests, best first
 
