@@ -42,9 +42,14 @@ def stop_ray(terminal: Terminal) -> None:
 
     Another goes on: that of ``RAY_ADDRESS``, and one that a script has begun before it called us.
     """
-    if ray.is_initialized() and ray.get_runtime_context().gcs_address in _STARTED:
+    if started_here():
         terminal.wait("stopping Ray")
         ray.shutdown()
+
+
+def started_here() -> bool:
+    """Whether `start_ray` has started this Ray, which nobody else uses."""
+    return ray.is_initialized() and ray.get_runtime_context().gcs_address in _STARTED
 
 
 Node = Mapping[str, float]  # what a node has, by resource

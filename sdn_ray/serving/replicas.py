@@ -1,4 +1,4 @@
-"""Models behind Ray Serve: each in a deployment, whose replicas draw in one batch what waits."""
+"""Models behind Ray Serve: each in a deployment, whose replicas draw batches of requests."""
 
 import asyncio
 import io
@@ -19,8 +19,6 @@ from sdn_ray.models.image_generators import method_of
 from sdn_ray.models.together import Drawing, draw_together
 from sdn_ray.runs.loading import read_model
 
-_MOST_TOGETHER = 64  # requests of a batch
-_MOST_WAITING = 200  # requests of a model beyond those that replicas hold
 _STARTS = 3  # of a replica, before its deployment is given up
 
 
@@ -65,13 +63,13 @@ class Drawer:
 
     def __init__(self, folder: str) -> None:
         self._model = read_model(folder).to(use_device())
+        self._turn = asyncio.Lock()
         draw_together(self._model, [Drawing(("a flower",))])  # what a first batch has to wait for
 
-    # It waits for nothing: while a batch is drawn, the next one gathers.
-    @serve.batch(max_batch_size=_MOST_TOGETHER, batch_wait_timeout_s=0.0)
-    async def draw(self, drawings: list[Drawing]) -> list[list[bytes]]:
+    async def draw(self, drawings: Sequence[Drawing]) -> list[list[bytes]]:
         """Each one's pictures as PNG files."""
-        return await asyncio.to_thread(self._draw, drawings)
+        async with self._turn:
+            return await asyncio.to_thread(self._draw, drawings)
 
     def _draw(self, drawings: Sequence[Drawing]) -> list[list[bytes]]:
         drawn = draw_together(self._model, drawings)
@@ -138,8 +136,7 @@ def deploy(
         UserError: replicas cannot be started.
     """
     deployment = serve.deployment(
-        max_ongoing_requests=2 * _MOST_TOGETHER,  # one batch is drawn, the next one gathers
-        max_queued_requests=_MOST_WAITING,
+        max_ongoing_requests=2,  # a batch, and a word on its health
         max_constructor_retry_count=_STARTS,
         health_check_period_s=1,
         graceful_shutdown_timeout_s=10,

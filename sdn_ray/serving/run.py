@@ -1,11 +1,12 @@
 """What `sdn_ray.serve` does once its options are known."""
 
+import gc
 import os
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
-from sdn_ray.cluster.resources import runs_on, start_ray, stop_ray
+from sdn_ray.cluster.resources import runs_on, start_ray, started_here, stop_ray
 from sdn_ray.errors import UserError
 from sdn_ray.runs.experiment import absolute
 from sdn_ray.runs.terminal import Display
@@ -53,18 +54,21 @@ def serve_models(options: Any) -> None:
         display.wait("starting replicas")
         handles = deploy(models, count, resources, prefix)
     app = Guard(
-        draw_app(models, Replicas(handles), neighbours),
+        draw_app(models, Replicas(handles, count), neighbours),
         local=is_local(options.host),
         token=options.token,
         limits=Limits(rate=options.requests_per_second, burst=4 * options.requests_per_second),
     )
     print(f"open {address(options.host, found, options.token)} (Ctrl-C ends it)", flush=True)
+    gc.collect()
+    gc.freeze()  # what was imported stays: not to be looked through at every collection
     try:
         serve(app, found)
     finally:
         with Display() as display:
-            display.wait("stopping the replicas")
-            remove(len(models), prefix)
+            if not started_here():  # others go on in this cluster
+                display.wait("stopping the replicas")
+                remove(len(models), prefix)
             stop_ray(display)
 
 
