@@ -115,7 +115,7 @@ def _add_serve(parser: ArgumentParser) -> None:
     add = parser.add_argument
     add("--port", type=int, default=8001, help="0 takes a free one.")
     add("--host", type=str, default="localhost", help="Another one needs --token.")
-    add("--token", type=str, help="What the link to the page must hold.")
+    add("--token", type=str, help="What the link must hold. Default: $SDN_RAY_TOKEN.")
 
 
 _RUN: dict[str, Callable[[Any], None]] = {

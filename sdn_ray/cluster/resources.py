@@ -101,7 +101,7 @@ def worker_resources(
     gpu = wanted if use_gpu else 0
 
     def fits(share: int) -> bool:
-        return max(_places(alive, share, gpu), _places(later, share, gpu)) >= workers
+        return max(places(alive, share, gpu), places(later, share, gpu)) >= workers
 
     share = config.cpus_per_worker or _cpu_share(alive + later, gpu, cpus, fits)
     if not fits(share) and not later:  # an autoscaler may add what is missing
@@ -113,7 +113,7 @@ def worker_resources(
     return {"CPU": share, "GPU": wanted} if use_gpu else {"CPU": share}
 
 
-def _places(nodes: Sequence[Node], cpus: int, gpus: float) -> int:
+def places(nodes: Sequence[Node], cpus: float, gpus: float) -> int:
     """How many workers that reserve so much the nodes hold together."""
     places = 0
     for node in nodes:

@@ -5,7 +5,7 @@ from pathlib import Path
 from sdn_ray.judging.answers import Answers, sqlite_url
 from sdn_ray.judging.page import study_app
 from sdn_ray.judging.study import read_study
-from sdn_ray.web.guard import Guard, check_host, is_local
+from sdn_ray.web.guard import Guard, check_host, given_token, is_local
 from sdn_ray.web.server import address, bound_socket, serve
 
 
@@ -24,6 +24,7 @@ def serve_study(
     Raises:
         UserError: the study, the address, the token or the database is not as expected.
     """
+    token = given_token(token)
     check_host(host, token)
     study = read_study(folder)
     answers = Answers(database or sqlite_url(folder), study.id)

@@ -1,16 +1,13 @@
 """Requests to the replicas: in batches, asked again where a replica has died, given up in time."""
 
 import asyncio
+import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ray.exceptions import RayActorError
-from ray.serve.exceptions import (
-    BackPressureError,
-    DeploymentUnavailableError,
-    ReplicaUnavailableError,
-)
+from ray.serve.exceptions import DeploymentUnavailableError, ReplicaUnavailableError
 
 from sdn_ray.models.drawing import BATCH
 from sdn_ray.models.together import Drawing
@@ -18,6 +15,9 @@ from sdn_ray.models.together import Drawing
 PATIENCE = 20.0  # seconds that a request is waited for
 MOST_WAITING = 200  # requests of a model
 _GATHERING = 0.004  # seconds that the first of a batch waits for others
+_BATCH_SECONDS = 2.0  # that a batch is to take, at most
+_FIRST_BATCH = 16  # pictures, before it is known how long they take
+_HEALTH_SECONDS = 1.0  # for which what was seen of the replicas holds
 _TRIES = 2
 _AWAY = (RayActorError, ReplicaUnavailableError)
 
@@ -34,14 +34,21 @@ class Replicas:
 
     Args:
         handles: of their deployments, by name.
+        states: says of each model whether it has a replica; it takes a moment.
         at_once: batches of a model that are on their way, at most: as many as it has replicas.
         patience: seconds.
     """
 
     def __init__(
-        self, handles: Mapping[str, Any], at_once: int, patience: float = PATIENCE
+        self,
+        handles: Mapping[str, Any],
+        states: Callable[[], dict[str, bool]],
+        at_once: int,
+        patience: float = PATIENCE,
     ) -> None:
-        self._handles, self._patience = handles, patience
+        self._patience, self._states = patience, states
+        self._alive: dict[str, bool] = {}
+        self._looked = float("-inf")
         self._queues = {
             name: _Queue(name, handle, at_once, patience) for name, handle in handles.items()
         }
@@ -63,16 +70,11 @@ class Replicas:
             raise UnavailableError(_late(model, self._patience)) from error
 
     async def alive(self) -> dict[str, bool]:
-        """Of each model whether a replica answers."""
-        alive = await asyncio.gather(*map(self._alive, self._handles.values()))
-        return dict(zip(self._handles, alive, strict=True))
-
-    async def _alive(self, handle: Any) -> bool:
-        try:
-            async with asyncio.timeout(self._patience / 4):
-                return await handle.alive.remote()
-        except (TimeoutError, BackPressureError, DeploymentUnavailableError, *_AWAY):
-            return False
+        """Of each model whether it has a replica."""
+        if time.monotonic() > self._looked + _HEALTH_SECONDS:
+            self._alive = await asyncio.to_thread(self._states)
+            self._looked = time.monotonic()
+        return self._alive
 
 
 class _Queue:
@@ -84,44 +86,60 @@ class _Queue:
 
     def __init__(self, model: str, handle: Any, at_once: int, patience: float) -> None:
         self._model, self._handle, self._patience = model, handle, patience
-        self._free = at_once
+        self._free = self._at_once = at_once
+        self._rate: float | None = None  # pictures a second of a replica
         self._waiting: deque[_Waiting] = deque()
         self._calls: set[asyncio.Task[None]] = set()
 
     async def draw(self, drawing: Drawing) -> Pictures:
         """As `Replicas.draw`, for as long as one waits."""
-        if len(self._waiting) >= MOST_WAITING:
+        if self._full():
             raise UnavailableError(f"too many wait for {self._model}; try again soon")
         answer: asyncio.Future[Pictures] = asyncio.get_running_loop().create_future()
         self._waiting.append((drawing, answer))
         self._gather()
         return await answer
 
+    def _full(self) -> bool:
+        """Whether whoever comes now would wait in vain."""
+        if len(self._waiting) >= MOST_WAITING:
+            return True
+        if self._rate is None:
+            return False
+        pictures = sum(drawing.pictures for drawing, _ in self._waiting)
+        return pictures > self._rate * self._at_once * self._patience
+
     def _gather(self) -> None:
         asyncio.get_running_loop().call_later(_GATHERING, self._send)
 
     def _send(self) -> None:
-        while self._free and self._waiting:
+        while self._free:
+            batch = self._batch()
+            if not batch:
+                return
             self._free -= 1
-            call = asyncio.create_task(self._call(self._batch()))
+            call = asyncio.create_task(self._call(batch))
             self._calls.add(call)  # or it could be collected as garbage
             call.add_done_callback(self._calls.discard)
 
     def _batch(self) -> list[_Waiting]:
-        """What waits, as much of it as is drawn in one pass."""
+        """What waits, as much of it as is soon drawn; not that of those who have left."""
+        most = float(_FIRST_BATCH if self._rate is None else self._rate * _BATCH_SECONDS)
         batch: list[_Waiting] = []
         pictures = 0
         while self._waiting:
-            pictures += self._waiting[0][0].pictures
-            if batch and pictures > BATCH:
-                break
-            batch.append(self._waiting.popleft())
+            drawing, answer = self._waiting[0]
+            if not answer.done():
+                pictures += drawing.pictures
+                if batch and pictures > min(most, BATCH):
+                    break
+                batch.append(self._waiting[0])
+            self._waiting.popleft()
         return batch
 
     async def _call(self, batch: list[_Waiting]) -> None:
-        batch = [one for one in batch if not one[1].done()]  # whoever has left
         try:
-            drawn = await self._drawn([drawing for drawing, _ in batch]) if batch else []
+            drawn = await self._drawn([drawing for drawing, _ in batch])
             for (_, answer), pictures in zip(batch, drawn, strict=True):
                 if not answer.done():
                     answer.set_result(pictures)
@@ -138,9 +156,11 @@ class _Queue:
             async with asyncio.timeout(self._patience):
                 for _ in range(_TRIES):
                     try:
-                        return await self._handle.draw.remote(drawings)
+                        drawn, seconds = await self._handle.draw.remote(drawings)
                     except _AWAY:
                         continue  # it has died with the batch: another one draws the same
+                    self._rate = sum(map(len, drawn)) / seconds
+                    return drawn
         except TimeoutError as error:
             raise UnavailableError(_late(self._model, self._patience)) from error
         except DeploymentUnavailableError:

@@ -2,16 +2,22 @@
 
 import asyncio
 import io
+import logging
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 
 from sdn_ray.data.image_sets import read_real
+from sdn_ray.errors import UserError
 from sdn_ray.models.retrieval import fc7_features, nearest
 from sdn_ray.scoring.figures import NEIGHBOURS
 from sdn_ray.scoring.retrieval_index import RetrievalIndex
+from sdn_ray.serving.asking import UnavailableError
 from sdn_ray.serving.replicas import png
+
+_log = logging.getLogger("uvicorn.error")
+_MOST_WAITING = 8
 
 
 @dataclass(frozen=True)
@@ -33,15 +39,28 @@ class Neighbours:
     def __init__(self, index: RetrievalIndex) -> None:
         self._index = index
         self._turn = asyncio.Semaphore(1)  # the cores are the replicas'
+        self._waiting = 0
 
     async def of(self, picture: bytes) -> list[Neighbour]:
         """The nearest ones, the most similar first.
 
         Args:
             picture: PNG.
+
+        Raises:
+            UnavailableError: too many ask, or a training image has gone.
         """
-        async with self._turn:
-            return await asyncio.to_thread(self._of, picture)
+        if self._waiting >= _MOST_WAITING:
+            raise UnavailableError("too many look for training images; try again soon")
+        self._waiting += 1
+        try:
+            async with self._turn:
+                return await asyncio.to_thread(self._of, picture)
+        except UserError as error:  # a training image has gone: nothing whoever asks can mend
+            _log.error("nearest images: %s", error)
+            raise UnavailableError("the training images cannot be read") from error
+        finally:
+            self._waiting -= 1
 
     def _of(self, picture: bytes) -> list[Neighbour]:
         image = np.array(Image.open(io.BytesIO(picture)).convert("RGB"))

@@ -1,13 +1,15 @@
 """The page that draws captions, and its JSON API: an ASGI app in front of the replicas."""
 
 import base64
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import FastAPI, HTTPException
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
+from ray.exceptions import RayError
 from starlette.requests import Request
 
 from sdn_ray.models.together import Drawing
@@ -116,7 +118,7 @@ def draw_app(
         replicas: of them.
         neighbours: None: training images cannot be looked for.
     """
-    app = new_page("sdn_ray", STATIC, "draw.html")
+    app = new_page("sdn_ray", STATIC, "draw.html", RayError)
     known = {one.name: one for one in models}
 
     def model_of(wish: _Wish) -> ServedModel:
@@ -130,8 +132,12 @@ def draw_app(
     async def drawn(model: ServedModel, drawing: Drawing) -> list[bytes]:
         return await replicas.draw(model.name, drawing.checked(model))
 
-    def pictures(model: ServedModel, images: Sequence[bytes]) -> JSONResponse:
-        return JSONResponse({"model": model.name, "images": [_text(image) for image in images]})
+    def pictures(model: ServedModel, images: Sequence[bytes]) -> Response:
+        # By hand: most of an answer is base64, which needs no escapes that JSON would look for.
+        listed = b", ".join(b'"%b"' % base64.b64encode(image) for image in images)
+        name = json.dumps(model.name).encode()
+        content = b'{"model": %b, "images": [%b]}' % (name, listed)
+        return Response(content, media_type="application/json")
 
     @app.get("/api/models")
     def about() -> About:
@@ -151,7 +157,7 @@ def draw_app(
         return JSONResponse({"models": status}, 200 if all(alive.values()) else 503)
 
     @app.post("/api/draw", response_model=Pictures, responses=_PROBLEMS)
-    async def draw(wish: DrawWish) -> JSONResponse:
+    async def draw(wish: DrawWish) -> Response:
         """Draw samples of a caption, as `sdn_ray.generate` draws them with the same seed."""
         model = model_of(wish)
         return pictures(
@@ -159,7 +165,7 @@ def draw_app(
         )
 
     @app.post("/api/interpolate", response_model=Pictures, responses=_PROBLEMS)
-    async def interpolate(wish: InterpolateWish) -> JSONResponse:
+    async def interpolate(wish: InterpolateWish) -> Response:
         """Draw the way from one caption to another (Figure 8 of the paper)."""
         model = model_of(wish)
         drawing = Drawing((wish.first, wish.last), wish.steps, wish.seed)

@@ -1,7 +1,7 @@
 """What `sdn_ray.serve` does once its options are known."""
 
 import gc
-import os
+import uuid
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import Any
@@ -17,11 +17,12 @@ from sdn_ray.serving.page import draw_app
 from sdn_ray.serving.replicas import (
     ServedModel,
     deploy,
+    models_alive,
     remove,
     replica_resources,
     served_model,
 )
-from sdn_ray.web.guard import Guard, Limits, check_host, is_local
+from sdn_ray.web.guard import Guard, Limits, check_host, given_token, is_local
 from sdn_ray.web.server import address, bound_socket, serve
 
 
@@ -34,7 +35,8 @@ def serve_models(options: Any) -> None:
     Raises:
         UserError: a model, the address, the token or the reference is not as expected.
     """
-    check_host(options.host, options.token)
+    token = given_token(options.token)
+    check_host(options.host, token)
     if options.reference is not None and options.teacher is None:
         raise UserError(
             "--reference: found without --teacher, expected both: nearest images are "
@@ -50,19 +52,20 @@ def serve_models(options: Any) -> None:
             len(models), options.replicas, options.cpus_per_replica
         )
         display.line(runs_on(resources, count * len(models), who="replica"))
-        prefix = f"sdn_ray-{os.getpid()}"  # a cluster may have several pages
-        display.wait("starting replicas")
-        handles = deploy(models, count, resources, prefix)
-    app = Guard(
-        draw_app(models, Replicas(handles, count), neighbours),
-        local=is_local(options.host),
-        token=options.token,
-        limits=Limits(rate=options.requests_per_second, burst=4 * options.requests_per_second),
-    )
-    print(f"open {address(options.host, found, options.token)} (Ctrl-C ends it)", flush=True)
-    gc.collect()
-    gc.freeze()  # what was imported stays: not to be looked through at every collection
+    prefix = f"sdn_ray-{uuid.uuid4().hex[:8]}"  # a cluster may have several pages
     try:
+        with Display() as display:
+            handles = deploy(models, count, resources, prefix, display)
+        replicas = Replicas(handles, lambda: models_alive(models, prefix), count)
+        app = Guard(
+            draw_app(models, replicas, neighbours),
+            local=is_local(options.host),
+            token=token,
+            limits=Limits(rate=options.requests_per_second, burst=4 * options.requests_per_second),
+        )
+        print(f"open {address(options.host, found, token)} (Ctrl-C ends it)", flush=True)
+        gc.collect()
+        gc.freeze()  # what was imported stays: not to be looked through at every collection
         serve(app, found)
     finally:
         with Display() as display:

@@ -4,6 +4,7 @@ import hashlib
 import hmac
 import ipaddress
 import json
+import os
 import re
 import time
 from collections import OrderedDict
@@ -16,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sdn_ray.errors import UserError
 
+TOKEN_VARIABLE = "SDN_RAY_TOKEN"
 _COOKIE = "page_token"
 _REMEMBERED = 30 * 24 * 3600  # seconds: raters come back
 _MOST_CLIENTS = 10_000  # whose rates are remembered
@@ -38,6 +40,15 @@ class Limits:
     body: int = 16 << 10  # bytes
     rate: float = 50.0  # requests a second, on the long run
     burst: int = 200  # requests at once
+
+
+def given_token(option: str | None) -> str | None:
+    """The token of ``--token``, else of the environment, which a list of processes does not show.
+
+    Args:
+        option: as it was given.
+    """
+    return option if option is not None else os.environ.get(TOKEN_VARIABLE)
 
 
 def check_host(host: str, token: str | None) -> None:

@@ -34,6 +34,7 @@ def new_page(title: str, static: Path, first: str, *lost: type[Exception]) -> Fa
     app.add_exception_handler(HTTPException, _refused)
     app.add_exception_handler(RequestValidationError, _wrong)
     app.add_exception_handler(UserError, _unusable)
+    app.add_exception_handler(Exception, _fault)
     for kind in lost:
         app.add_exception_handler(kind, _lost)
     return app
@@ -63,3 +64,7 @@ def _lost(_: Request, error: Exception) -> JSONResponse:
     # The page sends it again; whoever serves must hear why.
     _log.error("what the page keeps: %s", one_line(error, 300))
     return JSONResponse({"error": "this did not succeed; try again"}, 503)
+
+
+def _fault(_: Request, error: Exception) -> JSONResponse:
+    return JSONResponse({"error": "a fault of the program, which it has told its terminal"}, 500)

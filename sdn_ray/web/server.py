@@ -9,7 +9,7 @@ from starlette.types import ASGIApp
 
 from sdn_ray.errors import UserError
 
-_LAST_REQUESTS = 10  # seconds that they have at the end
+_LAST_REQUESTS = 20  # seconds that they have at the end
 
 
 def bound_socket(host: str, port: int) -> socket.socket:

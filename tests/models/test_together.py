@@ -32,7 +32,7 @@ def close(found, expected):
 
 @pytest.mark.parametrize("make", NOISY)
 @pytest.mark.parametrize("batch_size", [3, 128])
-def test_each_drawinghas_the_pictures_that_it_has_alone(make, batch_size):
+def test_each_drawing_has_the_pictures_that_it_has_alone(make, batch_size):
     model = model_of(make())
     drawings = [
         Drawing((RED,), 4, seed=1),

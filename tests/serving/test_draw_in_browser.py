@@ -67,14 +67,24 @@ def near(found, expected):
     return np.abs(np.stack(found).astype(int) - np.stack(expected)).max() <= 1
 
 
-def post(server, path, **wish):
-    headers = {"content-type": "application/json"}
-    request = Request(server.url + path, json.dumps(wish).encode(), headers)
+def replica_of(server):
+    """The process that draws with the first model."""
+    started = psutil.Process(server.process.pid).children(recursive=True)
+    (replica,) = (one for one in started if re.search(r"-0:Drawer", one.name()))
+    return replica
+
+
+def get(server, path, body=None):
+    request = Request(server.url + path, body, {"content-type": "application/json"})
     try:
         with urlopen(request, timeout=60) as answer:
             return answer.status, json.load(answer)
     except HTTPError as error:
         return error.code, json.load(error)
+
+
+def post(server, path, **wish):
+    return get(server, path, json.dumps(wish).encode())
 
 
 @needs_browser
@@ -102,9 +112,13 @@ def test_a_caption_is_drawn_by_two_models_side_by_side(server, folders):
         # What was drawn before is kept by the browser.
         page.reload()
         page.wait_for_function("() => !document.getElementById('draw').disabled")
-        page.locator("#history button", has_text="seed 7").click()
+        page.locator("#history button", has_text="seed 7").focus()
+        page.keyboard.press("Enter")
         settled(page)
         assert near(shown(page, "noisy"), noisy[0])
+        page.wait_for_function(
+            "() => document.activeElement === document.querySelector('#history button')"
+        )
         page.get_by_role("button", name="Forget all").click()
         assert page.locator("#past").is_hidden()
         assert all(url.startswith((server.url, "data:")) for url in requests)
@@ -146,7 +160,7 @@ def test_a_picture_is_enlarged_and_saved(server, tmp_path):
         assert page.locator("#look").is_hidden()  # there is no index
         with page.expect_download() as download:
             page.get_by_role("link", name="Save").click()
-        assert download.value.suggested_filename == "a-red-one-picture-2.png"
+        assert download.value.suggested_filename == "noisy-a-red-one-picture-2.png"
         download.value.save_as(tmp_path / "saved.png")
         np.testing.assert_array_equal(np.array(Image.open(tmp_path / "saved.png")), expected)
         page.keyboard.press("Escape")
@@ -167,11 +181,11 @@ def test_an_error_is_a_sentence_beside_what_the_others_draw(server):
         page.keyboard.press("Enter")
         settled(page)
         assert page.locator(".problem").inner_text() == "noisy is <b>away</b>."
+        assert page.locator("#status").inner_text() == "1 of 2 models did not draw."
         assert len(shown(page, "diverse")) == 2
 
 
 def test_a_replica_that_is_killed_under_load_costs_no_more_than_what_it_held(server):
-    own = psutil.Process(server.process.pid)
     end = time.monotonic() + 20
     killed = []
 
@@ -185,10 +199,7 @@ def test_a_replica_that_is_killed_under_load_costs_no_more_than_what_it_held(ser
 
     def kill():
         time.sleep(2)
-        (replica,) = (
-            one for one in own.children(recursive=True) if re.search(r"-0:Drawer", one.name())
-        )
-        replica.kill()
+        replica_of(server).kill()
         killed.append(time.monotonic())
 
     with ThreadPoolExecutor(5) as pool:
@@ -198,5 +209,16 @@ def test_a_replica_that_is_killed_under_load_costs_no_more_than_what_it_held(ser
     assert set(answers) <= {200, 503}
     assert answers.count(503) <= 4  # of each client the one that it waited for
     assert post(server, "api/draw", caption=OTHER, model="noisy")[0] == 200
-    with urlopen(server.url + "health") as health:
-        assert json.load(health) == {"models": {"noisy": "ok", "diverse": "ok"}}
+    assert get(server, "health") == (200, {"models": {"noisy": "ok", "diverse": "ok"}})
+
+
+def test_health_is_none_while_a_replica_is_away_and_comes_back(server):
+    replica_of(server).kill()
+    found, end = [], time.monotonic() + 60
+    while len(found) < 2 and time.monotonic() < end:
+        status, answer = get(server, "health")
+        if status != (found[-1] if found else 200):
+            found.append(status)
+            assert answer["models"] == {"noisy": "down" if status == 503 else "ok", "diverse": "ok"}
+        time.sleep(0.3)
+    assert found == [503, 200]

@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 from PIL import Image
+from ray.exceptions import RayError
 from starlette.testclient import TestClient
 
 from sdn_ray.models.export import load_model
@@ -214,6 +215,17 @@ def test_a_model_that_does_not_answer_is_told_and_the_others_draw(client, here):
     assert client.post("/api/draw", json={"caption": CAPTION, "model": "diverse"}).is_success
     health = client.get("/health")
     assert (health.status_code, health.json()["models"]["noisy"]) == (503, "down")
+
+
+@pytest.mark.parametrize(("error", "status"), [(RayError("gone"), 503), (ValueError("x"), 500)])
+def test_faults_are_sentences_too(client, here, error, status):
+    async def broken(*given):
+        raise error
+
+    here.draw = broken
+    answer = client.post("/api/draw", json={"caption": CAPTION})
+    assert (answer.status_code, list(answer.json())) == (status, ["error"])
+    assert str(error) not in answer.text
 
 
 def test_too_many_requests_are_refused(folders, here):

@@ -2,6 +2,7 @@ import asyncio
 import io
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 
@@ -10,6 +11,7 @@ from sdn_ray.data.rows import CaptionedImage
 from sdn_ray.models.plan import Plan
 from sdn_ray.models.retrieval import RetrievalNetwork, fc7_features
 from sdn_ray.scoring.retrieval_index import RetrievalIndex
+from sdn_ray.serving.asking import UnavailableError
 from sdn_ray.serving.neighbours import Neighbours
 from sdn_ray.serving.replicas import png
 
@@ -43,3 +45,24 @@ def test_they_are_shown_at_the_drawn_picture_s_size_and_may_be_few(tmp_path):
     drawn = np.full((12, 12, 3), 200, np.uint8)
     found = asyncio.run(Neighbours(index).of(png(drawn)))
     assert [Image.open(io.BytesIO(one.image)).size for one in found] == [(12, 12)] * 2
+
+
+def test_a_training_image_that_has_gone_is_no_fault_of_whoever_asks(tmp_path):
+    index = new_index(tmp_path, 2)
+    picture = png(read_real(index.rows[0].image_path, 8, 8))
+    for row in index.rows:
+        row.image_path.unlink()
+    with pytest.raises(UnavailableError, match="the training images cannot be read"):
+        asyncio.run(Neighbours(index).of(picture))
+
+
+def test_only_so_many_wait_for_the_one_that_looks(tmp_path):
+    looking = Neighbours(new_index(tmp_path, 2))
+    picture = png(np.zeros((8, 8, 3), np.uint8))
+
+    async def ask():
+        asked = [looking.of(picture) for _ in range(10)]
+        return await asyncio.gather(*asked, return_exceptions=True)
+
+    found = asyncio.run(ask())
+    assert [isinstance(one, UnavailableError) for one in found] == [False] * 8 + [True] * 2

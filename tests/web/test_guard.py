@@ -9,7 +9,7 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from sdn_ray.errors import UserError
-from sdn_ray.web.guard import Guard, Limits, check_host, is_local
+from sdn_ray.web.guard import Guard, Limits, check_host, given_token, is_local
 from sdn_ray.web.server import address, bound_socket
 
 TOKEN = "a-token-of-more-than-16"
@@ -147,3 +147,10 @@ def test_a_port_that_is_taken_is_told():
             bound_socket("127.0.0.1", port)
     with pytest.raises(UserError, match="--port: localhost:99999"):
         bound_socket("localhost", 99999)
+
+
+def test_a_token_may_stand_in_the_environment(monkeypatch):
+    assert given_token(None) is None
+    monkeypatch.setenv("SDN_RAY_TOKEN", TOKEN)
+    assert given_token(None) == TOKEN
+    assert given_token("another") == "another"

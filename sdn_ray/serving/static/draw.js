@@ -8,6 +8,7 @@ const STEPS = 17;   // pictures of a way: the slider shows them without asking a
 let about = null;   // what can be asked
 let frames = [];    // of a way, for each model [image element, sources]
 let turn = 0;       // answers of earlier turns come too late
+let focused = null; // entry of the history that has the focus
 let shown = null;   // the picture of the dialog: { wish, sample }
 
 async function ask(path, body) {
@@ -67,7 +68,7 @@ function wished() {
 async function draw() {
   const wish = wished();
   const own = ++turn;
-  say("");
+  say("Drawing …");
   frames = [];
   byId("way").hidden = wish.last === null;
   byId("from").textContent = wish.caption;
@@ -90,8 +91,10 @@ async function draw() {
   }));
   if (own !== turn) return;
   byId("results").setAttribute("aria-busy", "false");
-  const drawn = first.find((one) => one);
-  if (drawn) remember(wish, drawn);
+  const drawn = first.filter((one) => one);
+  const missing = first.length - drawn.length;
+  say(missing ? missing + " of " + first.length + " models did not draw." : "Drawn.");
+  if (drawn.length) remember(wish, drawn[0]);
 }
 
 function request(model, wish) {
@@ -123,12 +126,14 @@ function fill(made, model, wish, sources) {
   for (let sample = 0; sample < count; sample++) {
     const image = element("img");
     image.src = sources[sample];
-    const told = way ? "from “" + wish.caption + "” to “" + wish.last + "”"
-      : "“" + wish.caption + "”, picture " + (sample + 1);
-    image.alt = model.name + ": " + told;
+    const caption = way ? "from “" + wish.caption + "” to “" + wish.last + "”" : "“" + wish.caption + "”";
+    const number = way ? "" : ", picture " + (sample + 1);
+    const told = model.name + ": " + caption + number;
+    image.alt = told;
+    const file = fileName(model.name, 30) + "-" + fileName(caption, 60) + fileName(number, 12);
     const button = element("button", "", image);
     button.type = "button";
-    button.addEventListener("click", () => enlarge(image.src, told, way ? null : { model, wish, sample }));
+    button.addEventListener("click", () => enlarge(image.src, told, file + ".png", way ? null : { model, wish, sample }));
     pictures.append(button);
     if (way) frames.push([image, sources]);
   }
@@ -143,26 +148,26 @@ function slide() {
 }
 
 // A large picture, to be saved and compared.
-function enlarge(src, told, drawn) {
+function enlarge(src, told, file, drawn) {
   shown = drawn;
   byId("large").src = src;
   byId("said").textContent = told;
   byId("save").href = src;
-  byId("save").download = fileName(told);
+  byId("save").download = file;
   byId("look").hidden = !(about.nearest && drawn);
-  byId("look").disabled = false;
   byId("found").textContent = "";
   byId("nearest").replaceChildren();
   byId("picture").showModal();
 }
 
-function fileName(told) {
-  return told.toLowerCase().replace(/[^a-z0-9]+/g, "-").replace(/^-|-$/g, "").slice(0, 80) + ".png";
+function fileName(told, most) {
+  return told.toLowerCase().replace(/[^a-z0-9]+/g, "-").replace(/-$/, "").replace(/^-(?!picture)/, "").slice(0, most);
 }
 
 async function look() {
   const { model, wish, sample } = shown;
-  byId("look").disabled = true;
+  byId("look").hidden = true;
+  byId("close").focus();  // or the focus would be lost with the button
   byId("found").textContent = "looking …";
   const own = shown;
   try {
@@ -178,7 +183,7 @@ async function look() {
     }));
   } catch (error) {
     if (own === shown) byId("found").textContent = error.message;
-    byId("look").disabled = false;
+    byId("look").hidden = false;
   }
 }
 
@@ -186,16 +191,17 @@ async function look() {
 function kept() {
   try {
     const found = JSON.parse(localStorage.getItem(KEPT));
-    return Array.isArray(found) ? found : [];
+    return Array.isArray(found) ? found.filter((one) => one && one.wish) : [];
   } catch (error) {
     return [];
   }
 }
 
-async function remember(wish, picture) {
+async function remember(wish, drawn) {
   const own = JSON.stringify(wish);
+  const picture = await thumbnail(drawn);
   const others = kept().filter((one) => JSON.stringify(one.wish) !== own);
-  const all = [{ wish, picture: await thumbnail(picture) }, ...others].slice(0, MOST_KEPT);
+  const all = [{ wish, picture }, ...others].slice(0, MOST_KEPT);
   try {
     localStorage.setItem(KEPT, JSON.stringify(all));
   } catch (error) { /* no room, or none allowed: the page draws all the same */ }
@@ -214,6 +220,8 @@ async function thumbnail(picture) {
 
 function showHistory() {
   const all = kept();
+  const had = focused;  // its button is about to be replaced
+  let refocus = null;
   byId("past").hidden = all.length === 0;
   byId("history").replaceChildren(...all.map((one) => {
     const image = element("img");
@@ -224,15 +232,20 @@ function showHistory() {
     const button = element("button", "", image,
       element("span", "", caption, element("small", "", told + ", seed " + seed)));
     button.addEventListener("click", () => again(one.wish));
+    button.addEventListener("focus", () => { focused = JSON.stringify(one.wish); });
+    button.addEventListener("blur", () => { focused = null; });
+    if (JSON.stringify(one.wish) === had) refocus = button;
     return element("li", "", button);
   }));
+  if (refocus) refocus.focus();
 }
 
 function again(wish) {
   byId("caption").value = wish.caption;
   byId("between").checked = wish.last !== null;
   if (wish.last !== null) byId("last").value = wish.last;
-  byId("samples").value = wish.samples;
+  const counts = [...byId("samples").options].map((option) => Number(option.value));
+  byId("samples").value = Math.max(counts[0], ...counts.filter((count) => count <= wish.samples));
   byId("seed").value = wish.seed;
   between();
   draw();
