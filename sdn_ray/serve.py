@@ -42,7 +42,7 @@ def _parser() -> ArgumentParser:
     add("--port", type=int, default=8000, help="0 takes a free one.")
     add("--host", type=str, default="localhost", help="Another one needs --token.")
     add("--token", type=str, help="What the link must hold. Default: $SDN_RAY_TOKEN.")
-    add("--replicas", type=int, help="Of each model. Default: one a GPU, on CPUs one.")
+    add("--replicas", type=int, help="Of each model. Default: one a GPU; on CPUs one or two.")
     add("--cpus_per_replica", type=float, help="Default: an equal share of the cluster's.")
     add("--requests_per_second", type=int, default=50, help="Of one client, on the long run.")
     add(

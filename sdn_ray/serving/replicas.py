@@ -114,7 +114,9 @@ def replica_resources(
 
     Args:
         models: how many there are.
-        replicas: of each; None: as many as there are GPUs for each model, on CPUs one.
+        replicas: of each; None: as many as there are GPUs for each model; on CPUs two where there
+            are cores for them: one draws while the other's pictures go out (of 50 clients of two
+            cores 0.84 of what `draw` does alone, one of both cores 0.66).
         cores: of each replica; None: as many as all of them can have.
 
     Raises:
@@ -123,7 +125,8 @@ def replica_resources(
     # A replica lives on one node, so the nodes count, not their sum.
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     gpus = sum(int(node.get("GPU", 0)) for node in nodes)
-    count = replicas or max(1, gpus // models)
+    pairs = not gpus and places(nodes, 1, 0) >= 2 * models
+    count = replicas or (2 if pairs else max(1, gpus // models))
     wanted = count * models
     # Ray takes a part of a GPU from a single one, and counts ten-thousandths.
     gpu = _part(max(1, math.ceil(wanted / gpus))) if gpus else 0

@@ -75,10 +75,12 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=50)
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--samples", type=int, nargs="+", default=[1, 4])
-    options = parser.parse_args()
+    options, others = parser.parse_known_args()  # such as --replicas 2, for the command
     model = sdn_ray.load(options.model)
     most = model.most_samples
-    with Server({MODEL: options.model.resolve()}, "--requests_per_second", "100000") as server:
+    with Server(
+        {MODEL: options.model.resolve()}, "--requests_per_second", "100000", *others
+    ) as server:
         for samples in options.samples:
             if most is not None and samples > most:
                 continue

@@ -27,7 +27,7 @@ def folders(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def server(folders):
-    with Server(folders, "--requests_per_second", "1000") as server:
+    with Server(folders, "--replicas", "1", "--requests_per_second", "1000") as server:
         yield server
         started = psutil.Process(server.process.pid).children(recursive=True)
         assert server.stop(signal.SIGTERM) == 0

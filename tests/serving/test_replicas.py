@@ -22,15 +22,17 @@ def node(cpus, gpus=0):
 @pytest.mark.parametrize(
     ("nodes", "asked", "expected"),
     [
-        ([node(2)], (1, None, None), (1, {"CPU": 2})),
+        ([node(2)], (1, None, None), (2, {"CPU": 1})),
+        ([node(2)], (1, 1, None), (1, {"CPU": 2})),
+        ([node(8)], (3, None, None), (2, {"CPU": 1})),
         ([node(2)], (2, None, None), (1, {"CPU": 1})),
         ([node(2)], (3, None, None), (1, {"CPU": 0.5})),
         ([node(1)], (3, None, None), (1, {"CPU": 0.3333})),
         ([node(8)], (2, 2, None), (2, {"CPU": 2})),
-        ([node(8)], (2, None, 0.5), (1, {"CPU": 0.5})),
+        ([node(8)], (2, None, 0.5), (2, {"CPU": 0.5})),
         # A replica lives on one node, and a part of a GPU is of one GPU.
-        ([node(8), node(8)], (1, None, None), (1, {"CPU": 8})),
-        ([node(8), node(4)], (3, None, None), (1, {"CPU": 4})),
+        ([node(8), node(8)], (1, None, None), (2, {"CPU": 8})),
+        ([node(8), node(4)], (3, 1, None), (1, {"CPU": 4})),
         ([node(8), node(8, 1)], (1, None, None), (1, {"CPU": 8, "GPU": 1})),
         ([node(16, 4)], (1, None, None), (4, {"CPU": 4, "GPU": 1})),
         ([node(16, 4)], (2, None, None), (2, {"CPU": 4, "GPU": 1})),
