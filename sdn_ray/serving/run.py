@@ -1,6 +1,5 @@
 """What `sdn_ray.serve` does once its options are known."""
 
-import gc
 import uuid
 from collections.abc import Sequence
 from pathlib import PurePosixPath
@@ -64,8 +63,6 @@ def serve_models(options: Any) -> None:
             limits=Limits(rate=options.requests_per_second, burst=4 * options.requests_per_second),
         )
         print(f"open {address(options.host, found, token)} (Ctrl-C ends it)", flush=True)
-        gc.collect()
-        gc.freeze()  # what was imported stays: not to be looked through at every collection
         serve(app, found)
     finally:
         with Display() as display:
