@@ -115,8 +115,7 @@ def replica_resources(
     Args:
         models: how many there are.
         replicas: of each; None: as many as there are GPUs for each model; on CPUs two where there
-            are cores for them: one draws while the other's pictures go out (of 50 clients of two
-            cores 0.84 of what `draw` does alone, one of both cores 0.66).
+            are cores for them: one draws while the other's pictures go out.
         cores: of each replica; None: as many as all of them can have.
 
     Raises:
