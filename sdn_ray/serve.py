@@ -4,7 +4,12 @@ from collections.abc import Sequence
 
 from jsonargparse import ArgumentParser
 
-from sdn_ray.runs.command_line import add_index_options, check_at_least, run_command
+from sdn_ray.runs.command_line import (
+    add_address_options,
+    add_index_options,
+    check_at_least,
+    run_command,
+)
 from sdn_ray.runs.experiment import parse
 from sdn_ray.runs.terminal import LOADING, Display
 
@@ -39,9 +44,7 @@ def _parser() -> ArgumentParser:
         required=True,
         help="Model folders, RUN/model or NAME=RUN/model, or URIs of them.",
     )
-    add("--port", type=int, default=8000, help="0 takes a free one.")
-    add("--host", type=str, default="localhost", help="Another one needs --token.")
-    add("--token", type=str, help="What the link must hold. Default: $SDN_RAY_TOKEN.")
+    add_address_options(parser, 8000)
     add("--replicas", type=int, help="Of each model. Default: one a GPU; on CPUs one or two.")
     add("--cpus_per_replica", type=float, help="Default: an equal share of the cluster's.")
     add("--requests_per_second", type=int, default=50, help="Of one client, on the long run.")

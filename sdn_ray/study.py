@@ -8,7 +8,7 @@ from jsonargparse import ArgumentParser
 
 from sdn_ray.data.references import PARTS
 from sdn_ray.errors import UserError
-from sdn_ray.runs.command_line import check_at_least, new_folder, run_command
+from sdn_ray.runs.command_line import add_address_options, check_at_least, new_folder, run_command
 from sdn_ray.runs.experiment import absolute, parse
 from sdn_ray.runs.terminal import LOADING, Display
 
@@ -112,10 +112,7 @@ def _add_study(parser: ArgumentParser) -> None:
 
 def _add_serve(parser: ArgumentParser) -> None:
     _add_study(parser)
-    add = parser.add_argument
-    add("--port", type=int, default=8001, help="0 takes a free one.")
-    add("--host", type=str, default="localhost", help="Another one needs --token.")
-    add("--token", type=str, help="What the link must hold. Default: $SDN_RAY_TOKEN.")
+    add_address_options(parser, 8001)
 
 
 _RUN: dict[str, Callable[[Any], None]] = {

@@ -93,6 +93,20 @@ def refuse_others(names: Sequence[str], *allowed: str) -> None:
         )
 
 
+def add_address_options(parser: ArgumentParser, port: int) -> None:
+    """Options of a page's address, and of who may open it."""
+    add = parser.add_argument
+    add("--port", type=int, default=port, help="0 takes a free one.")
+    add("--host", type=str, default="localhost", help="Another one needs --token.")
+    add("--token", type=str, help="What the link must hold. Default: $SDN_RAY_TOKEN.")
+
+
+def name_and_path(text: str) -> tuple[str, str]:
+    """DIR or NAME=DIR as a user gives it; the name is empty where there is none."""
+    name, equals, path = text.partition("=")
+    return (name, path) if equals and "/" not in name else ("", text)
+
+
 def add_index_options(parser: ArgumentParser, *, required: bool = True) -> None:
     """Options of an index of training images, to find the nearest ones (section 4.6)."""
     add = parser.add_argument

@@ -24,6 +24,7 @@ from sdn_ray.files import read_json
 from sdn_ray.metrics.ssim import WINDOW
 from sdn_ray.models.drawing import BATCH
 from sdn_ray.models.export import GENERATOR, Origin, load_model, read_origin
+from sdn_ray.runs.command_line import name_and_path
 from sdn_ray.runs.experiment import absolute
 from sdn_ray.runs.folder import TrackedRun, tracked_run
 from sdn_ray.scoring.actors import image_row
@@ -83,9 +84,7 @@ def image_entries(given: Sequence[str]) -> list[Entry]:
     """
     entries = []
     for text in given:
-        name, equals, path = text.partition("=")
-        if not equals or "/" in name:
-            name, path = "", text
+        name, path = name_and_path(text)
         expected = "a folder of images, or the `model` folder of a run"
         folder = _existing(Path(absolute(path, "--images")), "--images", expected)
         entry = Entry(name or folder.name, folder)

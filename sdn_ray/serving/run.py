@@ -7,6 +7,7 @@ from typing import Any
 
 from sdn_ray.cluster.resources import runs_on, start_ray, started_here, stop_ray
 from sdn_ray.errors import UserError
+from sdn_ray.runs.command_line import name_and_path
 from sdn_ray.runs.experiment import absolute
 from sdn_ray.runs.terminal import Display
 from sdn_ray.scoring.retrieval_index import retrieval_index
@@ -80,9 +81,7 @@ def named_models(given: Sequence[str]) -> list[tuple[str, str]]:
     """
     models = []
     for text in given:
-        name, equals, folder = text.partition("=")
-        if not equals or "/" in name:
-            name, folder = "", text
+        name, folder = name_and_path(text)
         if "://" not in folder:
             folder = absolute(folder, "--model")
         path = PurePosixPath(folder)

@@ -16,7 +16,7 @@ _log = logging.getLogger("uvicorn.error")
 
 
 def new_page(title: str, static: Path, first: str, *lost: type[Exception]) -> FastAPI:
-    """An app with a page, its files and a word on its health, to which routes are added.
+    """An app with a page and its files, to which routes are added.
 
     Args:
         title: of its API, which ``/openapi.json`` tells.
