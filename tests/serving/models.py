@@ -1,5 +1,6 @@
 """Small models of random weights, and the page that draws with them as the command serves it."""
 
+import os
 import re
 import signal
 import subprocess
@@ -24,12 +25,16 @@ def small_models(folder: Path) -> dict[str, Path]:
 
 
 class Server:
-    """`python -m sdn_ray.serve` at a free port."""
+    """`python -m sdn_ray.serve` at a free port, with a Ray of its own."""
 
     def __init__(self, models: dict[str, Path], *options: str) -> None:
         given = [f"{name}={folder}" for name, folder in models.items()]
         command = [sys.executable, "-m", "sdn_ray.serve", "--model", *given, "--port", "0"]
-        self.process = subprocess.Popen([*command, *options], stdout=subprocess.PIPE, text=True)
+        # Integration tests that were here before have left their cluster's address behind.
+        env = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+        self.process = subprocess.Popen(
+            [*command, *options], stdout=subprocess.PIPE, text=True, env=env
+        )
         said = []
         for line in self.process.stdout:
             said.append(line)

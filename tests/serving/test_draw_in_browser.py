@@ -30,6 +30,7 @@ def server(folders):
     with Server(folders, "--replicas", "1", "--requests_per_second", "1000") as server:
         yield server
         started = psutil.Process(server.process.pid).children(recursive=True)
+        assert started  # its own Ray's
         assert server.stop(signal.SIGTERM) == 0
         assert psutil.wait_procs(started, timeout=20)[1] == []
 
