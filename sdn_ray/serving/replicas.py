@@ -19,6 +19,7 @@ from sdn_ray.cluster.progress import Terminal
 from sdn_ray.cluster.resources import places, use_device
 from sdn_ray.errors import UserError
 from sdn_ray.models.export import Origin
+from sdn_ray.models.folded import fold_batch_norms
 from sdn_ray.models.image_generators import method_of
 from sdn_ray.models.together import Drawing, draw_together
 from sdn_ray.runs.loading import read_model
@@ -71,6 +72,7 @@ class Drawer:
 
     def __init__(self, folder: str) -> None:
         self._model = read_model(folder).to(use_device())
+        fold_batch_norms(self._model.generator)
         torch.backends.cudnn.benchmark = False  # hardly a batch is as large as another
         self._failed = False
         draw_together(self._model, [_FIRST])  # what a first batch would have to wait for
