@@ -1,6 +1,7 @@
 """Requests to the replicas: in batches, asked again where a replica has died, given up in time."""
 
 import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +15,8 @@ from sdn_ray.models.together import Drawing
 
 PATIENCE = 20.0  # seconds that a request is waited for
 MOST_WAITING = 200  # requests of a model
-_GATHERING = 0.004  # seconds that the first of a batch waits for others
+_PAUSE = 0.002  # seconds without a request, after which a batch is complete
+_GATHERING = 0.03  # seconds that the first of a batch waits for others, at most
 _BATCH_SECONDS = 2.0  # that a batch is to take, at most
 _FIRST_BATCH = 16  # pictures, before it is known how long they take
 _HEALTH_SECONDS = 1.0  # for which what was seen of the replicas holds
@@ -89,6 +91,8 @@ class _Queue:
         self._free = self._at_once = at_once
         self._rate: float | None = None  # pictures a second of a replica
         self._waiting: deque[_Waiting] = deque()
+        self._gathering = False
+        self._first = self._last = 0.0  # when the first and the last of a batch have come
         self._calls: set[asyncio.Task[None]] = set()
 
     async def draw(self, drawing: Drawing) -> Pictures:
@@ -110,7 +114,23 @@ class _Queue:
         return pictures > self._rate * self._at_once * self._patience
 
     def _gather(self) -> None:
-        asyncio.get_running_loop().call_later(_GATHERING, self._send)
+        """Send what waits as soon as nobody comes any more.
+
+        Who was answered together asks anew together, and a large batch costs less than two.
+        """
+        self._last = asyncio.get_running_loop().time()
+        if not self._gathering:
+            self._gathering, self._first = True, self._last
+            self._look()
+
+    def _look(self) -> None:
+        loop = asyncio.get_running_loop()
+        due = min(self._last + _PAUSE, self._first + _GATHERING)
+        if loop.time() < due:
+            loop.call_at(due, self._look)
+        else:
+            self._gathering = False
+            self._send()
 
     def _send(self) -> None:
         while self._free:
@@ -123,7 +143,11 @@ class _Queue:
             call.add_done_callback(self._calls.discard)
 
     def _batch(self) -> list[_Waiting]:
-        """What waits, as much of it as is soon drawn; not that of those who have left."""
+        """What waits, as much of it as is soon drawn; not that of those who have left.
+
+        Where several replicas are free, they share it.
+        """
+        share = math.ceil(len(self._waiting) / self._free)
         most = float(_FIRST_BATCH if self._rate is None else self._rate * _BATCH_SECONDS)
         batch: list[_Waiting] = []
         pictures = 0
@@ -131,7 +155,7 @@ class _Queue:
             drawing, answer = self._waiting[0]
             if not answer.done():
                 pictures += drawing.pictures
-                if batch and pictures > min(most, BATCH):
+                if len(batch) == share or (batch and pictures > min(most, BATCH)):
                     break
                 batch.append(self._waiting[0])
             self._waiting.popleft()

@@ -69,11 +69,38 @@ async def asked(
     return statuses, times
 
 
+def measure(
+    url: str, model: sdn_ray.TrainedModel, options: argparse.Namespace, samples: int
+) -> None:
+    """Page and plain loop in turns, since the machine is now fast and now slow."""
+    seconds = options.seconds / options.rounds
+    statuses: Counter[int] = Counter()
+    times: list[float] = []
+    rates, plain = [], [plain_rate(model, options.clients, samples, seconds / 2)]
+    for _ in range(options.rounds):
+        found, took = asyncio.run(asked(url, options.clients, samples, seconds))
+        statuses.update(found)
+        times += took
+        rates.append(found[200] * samples / seconds)
+        plain.append(plain_rate(model, options.clients, samples, seconds / 2))
+    beside = (np.array(plain[:-1]) + plain[1:]) / 2
+    ratios = np.array(rates) / beside
+    fifty, ninety_five, most_time = np.quantile(times, (0.5, 0.95, 1))
+    print(
+        f"{options.clients} clients, {samples} pictures a request: {dict(statuses)} answers, "
+        f"{np.mean(rates):.0f} pictures/s, plain {np.mean(plain):.0f}: "
+        f"{np.mean(rates) / np.mean(plain):.2f} (rounds {ratios.min():.2f} to {ratios.max():.2f}); "
+        f"seconds: median {fifty:.3f}, p95 {ninety_five:.3f}, longest {most_time:.3f}",
+        flush=True,
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--clients", type=int, default=50)
     parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--rounds", type=int, default=6, help="into which the seconds are cut")
     parser.add_argument("--samples", type=int, nargs="+", default=[1, 4])
     options, others = parser.parse_known_args()  # such as --replicas 2, for the command
     model = sdn_ray.load(options.model)
@@ -85,21 +112,8 @@ def main() -> None:
             if most is not None and samples > most:
                 continue
             asyncio.run(asked(server.url, options.clients, samples, 3))  # what starts once
-            before = plain_rate(model, options.clients, samples, options.seconds / 4)
-            statuses, times = asyncio.run(
-                asked(server.url, options.clients, samples, options.seconds)
-            )
-            after = plain_rate(model, options.clients, samples, options.seconds / 4)
-            rate = statuses[200] * samples / options.seconds
-            plain = (before + after) / 2
-            fifty, ninety_five, most_time = np.quantile(times, (0.5, 0.95, 1))
-            print(
-                f"{options.clients} clients, {samples} pictures a request: "
-                f"{dict(statuses)} answers, {rate:.0f} pictures/s, "
-                f"plain {before:.0f} and {after:.0f}: {rate / plain:.2f}; "
-                f"seconds: median {fifty:.3f}, p95 {ninety_five:.3f}, longest {most_time:.3f}",
-                flush=True,
-            )
+            plain_rate(model, options.clients, samples, 3)
+            measure(server.url, model, options, samples)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import pytest
 from ray.exceptions import ActorDiedError
 
 from sdn_ray.models.together import Drawing
+from sdn_ray.serving import asking
 from sdn_ray.serving.asking import MOST_WAITING, Replicas, UnavailableError
 
 
@@ -91,6 +92,32 @@ def test_as_many_batches_are_on_their_way_as_there_are_replicas(at_once):
     handle = Counting()
     together(handle, [drawing(seed, 100) for seed in range(4)], at_once)
     assert handle.most == at_once
+
+
+def test_free_replicas_share_what_waits():
+    handle = Handle()
+    together(handle, [drawing(seed) for seed in range(5)], at_once=2)
+    assert [[one.seed for one in batch] for batch in handle.batches] == [[0, 1, 2], [3, 4]]
+
+
+def test_who_comes_before_the_others_have_gone_is_drawn_with_them(monkeypatch):
+    monkeypatch.setattr(asking, "_PAUSE", 1.0)
+    monkeypatch.setattr(asking, "_GATHERING", 2.0)
+    handle = Handle()
+
+    async def ask():
+        replicas = Replicas({"sdn": handle}, dict, 1, 5.0)
+        first = asyncio.ensure_future(replicas.draw("sdn", drawing(0)))
+        await asyncio.sleep(0.1)
+        await asyncio.gather(first, replicas.draw("sdn", drawing(1)))
+
+    asyncio.run(ask())
+    assert [len(batch) for batch in handle.batches] == [2]
+
+
+def test_but_the_first_does_not_wait_as_long_as_somebody_comes(monkeypatch):
+    monkeypatch.setattr(asking, "_PAUSE", 3600.0)
+    assert together(Handle(), [drawing(0)]) == [[drawn(0)]]
 
 
 def test_requests_that_a_replica_took_with_it_are_asked_again():
