@@ -45,7 +45,7 @@ def search_config(small_cache, empty_store, tmp_path_factory):
     """The small experiment for searches: a sixth of its training classes."""
     folder = tmp_path_factory.mktemp("search")
     shutil.copy(empty_store, folder)
-    return write_config(folder, small_cache, validation_classes=248)
+    return write_config(folder, small_cache, validation_classes=280)
 
 
 @pytest.fixture(scope="session")

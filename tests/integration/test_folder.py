@@ -73,6 +73,7 @@ def test_without_classes_from_training_to_scores(own, small_cache, best_material
         "config": write_config(tmp_path, small_cache, 4, "gan_int_cls"),
         "dataset.name": "folder",
         "dataset.root": file,
+        "dataset.test_list": "null",
         "dataset.test_classes": 12,
         "gan_int_cls.epochs": 1,
         "output": tmp_path / "run",

@@ -51,7 +51,7 @@ def test_a_run_folder_holds_everything(small):
     )
     assert {"validation/ssim", "validation/petal_color"} <= records[0].keys()
     split = json.loads((run / "split.json").read_text())
-    assert [len(split[part]) for part in ("train", "validation", "test")] == [272, 8, 40]
+    assert [len(split[part]) for part in ("train", "validation", "test")] == [272, 40, 8]
     names = sorted(path.name for path in (run / "checkpoints").iterdir())
     assert [name for name in names if "stage-end" in name] == [
         "checkpoint-000000340-stage-end.pt",

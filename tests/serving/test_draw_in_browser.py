@@ -187,7 +187,8 @@ def test_an_error_is_a_sentence_beside_what_the_others_draw(server):
 
 
 def test_a_replica_that_is_killed_under_load_costs_no_more_than_what_it_held(server):
-    killed = []
+    """Whoever asks for its health meanwhile is told so, until it is back."""
+    killed, health = [], []
     end = time.monotonic() + 60
 
     def client(_):
@@ -204,23 +205,22 @@ def test_a_replica_that_is_killed_under_load_costs_no_more_than_what_it_held(ser
         replica_of(server).kill()
         killed.append(time.monotonic())
 
-    with ThreadPoolExecutor(5) as pool:
+    def watch():
+        while health[-2:] != [503, 200] and time.monotonic() < end:
+            status, answer = get(server, "health")
+            if [status] != health[-1:]:
+                health.append(status)
+                noisy = "down" if status == 503 else "ok"
+                assert answer["models"] == {"noisy": noisy, "diverse": "ok"}
+            time.sleep(0.3)
+
+    with ThreadPoolExecutor(6) as pool:
+        watching = pool.submit(watch)
         answers = [pool.submit(client, number) for number in range(4)]
         pool.submit(kill).result()
         answers = [status for one in answers for status in one.result()]
+        watching.result()
     assert set(answers) <= {200, 503}
     assert answers.count(503) <= 4  # of each client the one that it waited for
+    assert health == [200, 503, 200]
     assert post(server, "api/draw", caption=OTHER, model="noisy")[0] == 200
-    assert get(server, "health") == (200, {"models": {"noisy": "ok", "diverse": "ok"}})
-
-
-def test_health_is_none_while_a_replica_is_away_and_comes_back(server):
-    replica_of(server).kill()
-    found, end = [], time.monotonic() + 60
-    while len(found) < 2 and time.monotonic() < end:
-        status, answer = get(server, "health")
-        if status != (found[-1] if found else 200):
-            found.append(status)
-            assert answer["models"] == {"noisy": "down" if status == 503 else "ok", "diverse": "ok"}
-        time.sleep(0.3)
-    assert found == [503, 200]
