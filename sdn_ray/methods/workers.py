@@ -90,7 +90,8 @@ class WholeBatchNorm(_BatchNorm):
     def _check_input_dim(self, input: Tensor) -> None:
         """Rows and maps alike."""
 
-    # Which `torch.compiler.disable` would import at once: a second and a half of each command.
+    # As `torch.compiler.disable`, but that imports torch._dynamo at once: a second and a half of
+    # each command, of which few compile.
     @_disable_dynamo
     def forward(self, maps: Tensor) -> Tensor:
         """Normalise (batch, channels, …)."""

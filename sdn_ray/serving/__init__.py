@@ -2,7 +2,7 @@
 
 import os
 
-# Read by Ray Serve as it is imported. A call then passes through two threads less, each of which
-# costs more than a small picture.
+# Read by Ray Serve as it is imported, here and, where this process starts Ray, in the replicas: a
+# call then passes through a thread less in each. Handles are used in the page's event loop alone.
 os.environ.setdefault("RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP", "0")
 os.environ.setdefault("RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD", "0")

@@ -15,9 +15,10 @@ from sdn_ray.models.together import Drawing
 
 PATIENCE = 20.0  # seconds that a request is waited for
 MOST_WAITING = 200  # requests of a model
-_PAUSE = 0.002  # seconds without a request, after which a batch is complete
-_GATHERING = 0.03  # seconds that the first of a batch waits for others, at most
+_PAUSE = 0.002  # seconds in which nobody comes, after which what waits is sent
+_GATHERING = 0.03  # seconds that a free replica waits for that, at most
 _BATCH_SECONDS = 2.0  # that a batch is to take, at most
+_SHARE_SECONDS = 0.02  # that it is to take at least, before another replica has a part of it
 _FIRST_BATCH = 16  # pictures, before it is known how long they take
 _HEALTH_SECONDS = 1.0  # for which what was seen of the replicas holds
 _TRIES = 2
@@ -83,7 +84,7 @@ class _Queue:
     """The requests of a model: those that come while its replicas draw are the next batch.
 
     Ray Serve would gather them in the replicas, but a call of it takes milliseconds of a core (50
-    clients had 94 small pictures a second, and have 300): so there are few calls.
+    clients had 94 small pictures a second, and have 350): so there are few calls.
     """
 
     def __init__(self, model: str, handle: Any, at_once: int, patience: float) -> None:
@@ -92,7 +93,7 @@ class _Queue:
         self._rate: float | None = None  # pictures a second of a replica
         self._waiting: deque[_Waiting] = deque()
         self._gathering = False
-        self._first = self._last = 0.0  # when the first and the last of a batch have come
+        self._first = self._last = 0.0  # when that has begun, and when the last one has come
         self._calls: set[asyncio.Task[None]] = set()
 
     async def draw(self, drawing: Drawing) -> Pictures:
@@ -147,15 +148,20 @@ class _Queue:
 
         Where several replicas are free, they share it.
         """
-        share = math.ceil(len(self._waiting) / self._free)
-        most = float(_FIRST_BATCH if self._rate is None else self._rate * _BATCH_SECONDS)
+        waiting = sum(drawing.pictures for drawing, answer in self._waiting if not answer.done())
+        share = math.ceil(waiting / self._free)
+        if self._rate is None:
+            most = float(min(share, _FIRST_BATCH))
+        else:
+            share = max(share, math.ceil(self._rate * _SHARE_SECONDS))
+            most = min(self._rate * _BATCH_SECONDS, share, BATCH)
         batch: list[_Waiting] = []
         pictures = 0
         while self._waiting:
             drawing, answer = self._waiting[0]
             if not answer.done():
                 pictures += drawing.pictures
-                if len(batch) == share or (batch and pictures > min(most, BATCH)):
+                if batch and pictures > most:
                     break
                 batch.append(self._waiting[0])
             self._waiting.popleft()

@@ -158,7 +158,7 @@ def draw_app(
 
     @app.post("/api/draw", response_model=Pictures, responses=_PROBLEMS)
     async def draw(wish: DrawWish) -> Response:
-        """Draw samples of a caption, as `sdn_ray.generate` draws them with the same seed."""
+        """Draw samples of a caption, as `sdn_ray.generate` with the same seed, up to rounding."""
         model = model_of(wish)
         return pictures(
             model, await drawn(model, Drawing((wish.caption,), wish.samples, wish.seed))

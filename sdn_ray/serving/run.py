@@ -1,5 +1,6 @@
 """What `sdn_ray.serve` does once its options are known."""
 
+import logging
 import uuid
 from collections.abc import Sequence
 from pathlib import PurePosixPath
@@ -69,6 +70,8 @@ def serve_models(options: Any) -> None:
         with Display() as display:
             if not started_here():  # others go on in this cluster
                 display.wait("stopping the replicas")
+                # It would tell as an error that the loop in which handles were used has ended.
+                logging.getLogger("ray.serve").setLevel(logging.CRITICAL)
                 remove(len(models), prefix)
             stop_ray(display)
 

@@ -42,7 +42,7 @@ def ray_cluster():
 
 @pytest.fixture(scope="session")
 def search_config(small_cache, empty_store, tmp_path_factory):
-    """The small experiment for searches: a sixth of its training classes."""
+    """The small experiment for searches: an eighth of its training classes."""
     folder = tmp_path_factory.mktemp("search")
     shutil.copy(empty_store, folder)
     return write_config(folder, small_cache, validation_classes=280)

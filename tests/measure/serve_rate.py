@@ -78,10 +78,11 @@ def measure(
     times: list[float] = []
     rates, plain = [], [plain_rate(model, options.clients, samples, seconds / 2)]
     for _ in range(options.rounds):
+        start = time.perf_counter()
         found, took = asyncio.run(asked(url, options.clients, samples, seconds))
         statuses.update(found)
         times += took
-        rates.append(found[200] * samples / seconds)
+        rates.append(found[200] * samples / (time.perf_counter() - start))
         plain.append(plain_rate(model, options.clients, samples, seconds / 2))
     beside = (np.array(plain[:-1]) + plain[1:]) / 2
     ratios = np.array(rates) / beside

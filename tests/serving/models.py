@@ -30,8 +30,9 @@ class Server:
     def __init__(self, models: dict[str, Path], *options: str) -> None:
         given = [f"{name}={folder}" for name, folder in models.items()]
         command = [sys.executable, "-m", "sdn_ray.serve", "--model", *given, "--port", "0"]
-        # Integration tests that were here before have left their cluster's address behind.
-        env = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+        # Integration tests that were here before have left what their own cluster is known by.
+        theirs = ("RAY_ADDRESS", "RAY_AUTH_MODE")
+        env = {name: value for name, value in os.environ.items() if name not in theirs}
         self.process = subprocess.Popen(
             [*command, *options], stdout=subprocess.PIPE, text=True, env=env
         )

@@ -100,19 +100,49 @@ def test_free_replicas_share_what_waits():
     assert [[one.seed for one in batch] for batch in handle.batches] == [[0, 1, 2], [3, 4]]
 
 
-def test_who_comes_before_the_others_have_gone_is_drawn_with_them(monkeypatch):
-    monkeypatch.setattr(asking, "_PAUSE", 1.0)
-    monkeypatch.setattr(asking, "_GATHERING", 2.0)
+@pytest.mark.parametrize(("seconds", "batches"), [(0.001, [5]), (1.0, [3, 2])])
+def test_but_not_what_one_draws_in_no_time(seconds, batches):
+    handle = Handle(seconds=seconds)
+
+    async def ask():
+        replicas = Replicas({"sdn": handle}, dict, 2, 5.0)
+        await replicas.draw("sdn", drawing(0, 4))  # now it is known how long pictures take
+        await asyncio.gather(*(replicas.draw("sdn", drawing(seed)) for seed in range(5)))
+
+    asyncio.run(ask())
+    assert [len(batch) for batch in handle.batches[1:]] == batches
+
+
+def test_who_has_left_has_no_share():
     handle = Handle()
 
     async def ask():
-        replicas = Replicas({"sdn": handle}, dict, 1, 5.0)
-        first = asyncio.ensure_future(replicas.draw("sdn", drawing(0)))
-        await asyncio.sleep(0.1)
-        await asyncio.gather(first, replicas.draw("sdn", drawing(1)))
+        replicas = Replicas({"sdn": handle}, dict, 2, 5.0)
+        asked = [asyncio.ensure_future(replicas.draw("sdn", drawing(seed))) for seed in range(4)]
+        await asyncio.sleep(0)
+        for one in asked[:2]:
+            one.cancel()
+        await asyncio.gather(*asked, return_exceptions=True)
 
     asyncio.run(ask())
-    assert [len(batch) for batch in handle.batches] == [2]
+    assert [[one.seed for one in batch] for batch in handle.batches] == [[2], [3]]
+
+
+def test_a_batch_waits_until_nobody_comes_any_more(monkeypatch):
+    monkeypatch.setattr(asking, "_PAUSE", 1.0)
+    monkeypatch.setattr(asking, "_GATHERING", 3600.0)
+    handle = Handle()
+
+    async def ask():
+        replicas = Replicas({"sdn": handle}, dict, 1, 60.0)
+        asked = []
+        for seed in range(3):
+            asked.append(asyncio.ensure_future(replicas.draw("sdn", drawing(seed))))
+            await asyncio.sleep(0.6)
+        await asyncio.gather(*asked)
+
+    asyncio.run(ask())
+    assert [len(batch) for batch in handle.batches] == [3]
 
 
 def test_but_the_first_does_not_wait_as_long_as_somebody_comes(monkeypatch):
